@@ -1,0 +1,5 @@
+"""Entry point of `python -m brats_utils`."""
+
+from brats_utils.cli import main
+
+main()

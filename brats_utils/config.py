@@ -1,0 +1,168 @@
+"""Settings of a run: five presets and one validated model."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from brats_utils.labels import SCHEMAS
+
+SIZE_DIVISOR = 8
+"""SegResNet halves its input three times. Source: `blocks_down` (1, 2, 2, 4) in Myronenko 2018, arXiv 1810.11654."""
+
+RoiSize = tuple[int, int, int]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown or impossible."""
+
+
+class Config(BaseModel):
+    """All settings of one run, as recorded in W&B and in every checkpoint.
+
+    The first block keeps the names that users of the classic W&B + MONAI tutorial know. Build one
+    with `load_config`, which turns pydantic's report into plain words.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    roi_size: RoiSize
+    """Training patch in voxels."""
+    batch_size: Count = 1
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Loader processes. 0 is fastest on two cores: cached samples cost less than the hand-over."""
+    max_train_images_visualized: Annotated[int, Field(ge=0)] = 20
+    max_val_images_visualized: Annotated[int, Field(ge=0)] = 20
+    dice_loss_smoothen_numerator: NonNegative = 1e-5
+    dice_loss_smoothen_denominator: NonNegative = 1e-5
+    dice_loss_squared_prediction: bool = True
+    dice_loss_target_onehot: bool = False
+    dice_loss_apply_sigmoid: bool = True
+    initial_learning_rate: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: NonNegative = 1e-5
+    max_train_epochs: Count
+    validation_intervals: Count = 1
+    dataset_dir: str = "data/phantom"
+    checkpoint_dir: str = "runs/tutorial/checkpoints"
+    inference_roi_size: RoiSize
+    """Sliding window in voxels, for validation and prediction."""
+    max_prediction_images_visualized: Annotated[int, Field(ge=0)] = 20
+
+    label_schema: str = "msd"
+    spacing_mm: Annotated[float, Field(gt=0, le=8)] = 1.0
+    """Isotropic voxel size that the model works at."""
+    init_filters: Annotated[int, Field(ge=8, multiple_of=8)] = 16
+    """Width of SegResNet's first layer. Multiples of 8: its group norm has 8 groups."""
+    dice_loss_batch: bool = True
+    """Dice over the whole batch, so that one patch without ET does not weigh as much as a full one."""
+    bce_weight: NonNegative = 1.0
+    """Weight of binary cross-entropy beside Dice."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    schedule: Literal["cosine", "one_cycle"] = "one_cycle"
+    deterministic: bool = True
+    """Same seed, same weights. Off lets cuDNN pick the fastest kernels."""
+    cache: Literal["auto", "ram", "disk", "none"] = "auto"
+    """Where the outcome of the deterministic transforms is kept."""
+    phantom_cases: Annotated[int, Field(ge=3)] = 40
+    """Labelled cases to generate where `data` is the phantom."""
+
+    @field_validator("roi_size", "inference_roi_size")
+    @classmethod
+    def _fits_the_network(cls, roi_size: RoiSize) -> RoiSize:
+        if any(size < 2 * SIZE_DIVISOR or size % SIZE_DIVISOR for size in roi_size):
+            raise ValueError(f"each side must be a multiple of {SIZE_DIVISOR} and at least {2 * SIZE_DIVISOR}")
+        return roi_size
+
+    @field_validator("label_schema")
+    @classmethod
+    def _known_schema(cls, name: str) -> str:
+        if name not in SCHEMAS:
+            raise ValueError(f"expected one of {', '.join(SCHEMAS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _losses_are_possible(self) -> "Config":
+        if self.dice_loss_target_onehot:
+            raise ValueError("dice_loss_target_onehot: the regions overlap, so they cannot be one-hot; set it to false")
+        if not self.dice_loss_apply_sigmoid:
+            raise ValueError("dice_loss_apply_sigmoid: the network returns logits, so the loss must apply the sigmoid")
+        if self.dice_loss_smoothen_denominator == 0:
+            raise ValueError("dice_loss_smoothen_denominator: 0 divides by zero on an empty region; try 1e-5")
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # small for testing efficiency: every notebook in seconds, on two cores
+    "smoke": dict(
+        roi_size=(32, 32, 32), inference_roi_size=(48, 48, 40), batch_size=2, spacing_mm=4.0, init_filters=8,
+        max_train_epochs=2, initial_learning_rate=2e-3, phantom_cases=8, max_train_images_visualized=1,
+        max_val_images_visualized=1, max_prediction_images_visualized=1,
+    ),
+    "laptop": dict(
+        roi_size=(64, 64, 64), inference_roi_size=(80, 96, 80), batch_size=2, spacing_mm=2.0, init_filters=8,
+        max_train_epochs=30, initial_learning_rate=3e-3, validation_intervals=3, max_train_images_visualized=3,
+        max_val_images_visualized=2, max_prediction_images_visualized=3,
+    ),
+    # one T4 with 16 GB, real MSD
+    "colab": dict(
+        roi_size=(128, 128, 128), inference_roi_size=(144, 176, 144), batch_size=1, num_workers=2,
+        max_train_epochs=30, initial_learning_rate=1e-3, validation_intervals=3, deterministic=False,
+        dataset_dir="data/Task01_BrainTumour", max_train_images_visualized=5, max_val_images_visualized=5,
+        max_prediction_images_visualized=5,
+    ),
+    # one large GPU, real MSD
+    "full": dict(
+        roi_size=(128, 160, 128), inference_roi_size=(144, 176, 144), batch_size=4, num_workers=8, init_filters=32,
+        max_train_epochs=100, initial_learning_rate=1e-3, validation_intervals=2, deterministic=False,
+        dataset_dir="data/Task01_BrainTumour",
+    ),
+    # the classic tutorial's values to the letter, traps included
+    "classic": dict(
+        roi_size=(224, 224, 144), inference_roi_size=(128, 128, 64), batch_size=1, num_workers=4,
+        max_train_epochs=50, initial_learning_rate=1e-4, dice_loss_smoothen_numerator=0.0, dice_loss_batch=False,
+        bce_weight=0.0, optimizer="adam", schedule="cosine", cache="none", dataset_dir="data/Task01_BrainTumour",
+    ),
+}  # fmt: skip
+
+
+def load_config(preset: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Build the settings of a preset, with some of them changed.
+
+    Args:
+        preset: a key of `PRESETS`.
+        overrides: settings to change. Numbers may arrive as text, as from YAML's `1e-4`.
+
+    Returns:
+        The validated, immutable settings.
+
+    Raises:
+        ConfigError: unknown preset, unknown setting or impossible value, each named.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
+    try:
+        return Config(**{**PRESETS[preset], **(overrides or {})})
+    except ValidationError as error:
+        raise ConfigError(f"Preset {preset!r} with these overrides is not valid:\n{_in_plain_words(error)}") from None
+
+
+def _in_plain_words(error: ValidationError) -> str:
+    """One line a fault: which setting, what was found, what was expected."""
+    lines = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            close = [key for key in Config.model_fields if name.lower() in key or key in name.lower()]
+            hint = f" Did you mean {' or '.join(close)}?" if close else f" Known: {', '.join(Config.model_fields)}."
+            lines.append(f"- {name}: unknown setting.{hint}")
+        elif not name:
+            lines.append(f"- {fault['msg'].removeprefix('Value error, ')}.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"- {name}: found {json.dumps(fault['input'], default=str)}; {message}.")
+    return "\n".join(lines)
+

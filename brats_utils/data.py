@@ -1,0 +1,237 @@
+"""Cases on disk, their split into train, val and test, and data sets that do the slow part once."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
+from monai.transforms import Compose
+
+from brats_utils.download import MSD_TASK, download_msd
+from brats_utils.labels import LabelSchema, check_dataset_json
+from brats_utils.paths import display_path, write_text
+from brats_utils.phantom import generate_dataset
+
+PARTS = ("train", "val", "test")
+CASE_BYTES = 30_000_000
+"""A 1 mm case cropped to the brain, float16 image and uint8 label: 137x171x137 voxels of 9 bytes, rounded up."""
+
+
+class DataError(ValueError):
+    """A data folder or split that is missing, incomplete or contradictory."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled case on disk."""
+
+    case_id: str
+    image: Path
+    label: Path
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What a MONAI dictionary transform takes."""
+        return {"case_id": self.case_id, "image": str(self.image), "label": str(self.label)}
+
+
+def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, seed: int) -> Path:
+    """Make sure that the data set is there: use it, download it or generate it, by its name.
+
+    Args:
+        dataset_dir: a folder in the layout of MSD; if missing, one called `Task01_BrainTumour` is
+            downloaded and one called `phantom…` is generated.
+        spacing_mm: voxel size of a generated phantom.
+        num_cases: labelled cases of a generated phantom.
+        seed: of a generated phantom.
+
+    Returns:
+        `dataset_dir`.
+
+    Raises:
+        DataError: if the folder is missing and its name says nothing about how to make it.
+    """
+    if (dataset_dir / "dataset.json").is_file():
+        return dataset_dir
+    if dataset_dir.name == MSD_TASK:
+        return download_msd(dataset_dir)
+    if dataset_dir.name.startswith("phantom"):
+        return generate_dataset(dataset_dir, num_training=num_cases, spacing_mm=spacing_mm, seed=seed)
+    raise DataError(
+        f"{display_path(dataset_dir)}: found no dataset.json, expected a folder in the layout of MSD (dataset.json, "
+        "imagesTr, labelsTr). Set data to such a folder, or to 'phantom' or 'msd'."
+    )
+
+
+def load_cases(dataset_dir: Path, *, schema: LabelSchema) -> list[Case]:
+    """List the labelled cases of a folder in the layout of MSD, sorted by id.
+
+    Args:
+        dataset_dir: folder with dataset.json, imagesTr and labelsTr.
+        schema: the numbering that the label files must follow.
+
+    Raises:
+        DataError: no or unreadable dataset.json, no cases, an id listed twice or a missing file.
+        LabelError: channels or labels of dataset.json contradict the schema.
+    """
+    document_path = dataset_dir / "dataset.json"
+    name = display_path(document_path)
+    if not document_path.is_file():
+        raise DataError(f"{name}: not found. Notebook 01_setup makes it: run that first, with the same data and preset.")
+    try:
+        document: dict[str, Any] = json.loads(document_path.read_text())
+        entries = [(dataset_dir / entry["image"], dataset_dir / entry["label"]) for entry in document["training"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{name}: cannot be read ({error!r}). Expected MSD's keys, with image and label.") from error
+    check_dataset_json(document, schema, source=name)
+    cases = [Case(image.name.removesuffix(".gz").removesuffix(".nii"), image, label) for image, label in entries]
+    missing = [path for case in cases for path in (case.image, case.label) if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{name}: {len(missing)} of {2 * len(cases)} files listed are missing, the first is "
+            f"{display_path(missing[0])}. Delete the folder and make it again."
+        )
+    if not cases:
+        raise DataError(f"{name}: found no labelled case under 'training', expected at least one.")
+    if len({case.case_id for case in cases}) < len(cases):
+        raise DataError(f"{name}: a case is listed twice under 'training'; list each once.")
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[str, list[Case]]:
+    """Divide cases into train, val and test; written to a file once, read from it ever after.
+
+    A fifth goes to test and an eighth to val, at least one each where there are three cases or
+    more; with fewer, all are for training or looking at.
+
+    Args:
+        cases: the cases of one data set.
+        split_path: the manifest: seed, case ids by part, size and SHA-256 of each file.
+        seed: of the shuffle.
+
+    Returns:
+        The cases of each part of `PARTS`, sorted by id.
+
+    Raises:
+        DataError: if an existing manifest is damaged, names a case twice, or was made for other files.
+    """
+    if not split_path.exists():
+        _write_split(cases, split_path, seed=seed)
+    name = display_path(split_path)
+    try:
+        manifest = json.loads(split_path.read_text())
+        parts = {part: list(manifest["parts"][part]) for part in PARTS}
+        files = manifest["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{name}: damaged ({error!r}). Delete it to split anew.") from error
+    listed = [case_id for part in PARTS for case_id in parts[part]]
+    twice = sorted({case_id for case_id in listed if listed.count(case_id) > 1})
+    if twice:
+        raise DataError(f"{name}: cases {twice} are listed twice. A case in two parts leaks; delete the file to split anew.")
+    by_id = {case.case_id: case for case in cases}
+    if set(listed) != set(by_id) or any(_fingerprint(by_id[i]) != files.get(i) for i in listed):
+        raise DataError(
+            f"{name}: was made for other cases or files than those in {display_path(cases[0].image.parent.parent)}. "
+            "Choose another output_dir for this data, or delete the file to split anew."
+        )
+    return {part: [by_id[case_id] for case_id in parts[part]] for part in PARTS}
+
+
+def build_dataset(
+    cases: Sequence[Case],
+    *,
+    cached: Compose,
+    on_the_fly: Compose,
+    cache: Literal["ram", "disk", "none"] = "ram",
+    cache_dir: Path | None = None,
+    show_progress: bool = False,
+) -> Dataset:
+    """Build a data set that does its deterministic part once and its random part at each visit.
+
+    Args:
+        cases: what to load.
+        cached: deterministic transform from files to tensors, see `transforms.build_cached_transform`.
+        on_the_fly: transform of a cached case; must not write into the tensors it is given.
+        cache: keep the outcome of `cached` in memory, on disk, or nowhere.
+        cache_dir: folder for `cache="disk"`; an interrupted run is picked up from it.
+        show_progress: show a bar while the memory cache fills.
+    """
+    files = [case.files for case in cases]
+    if cache == "ram":
+        # copy_cache=False: the crop comes first and copies only the patch, not the whole case
+        inner = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2, progress=show_progress)
+        return Dataset(inner, transform=on_the_fly)
+    if cache == "disk":
+        return Dataset(PersistentDataset(files, transform=cached, cache_dir=cache_dir), transform=on_the_fly)
+    return Dataset(files, transform=Compose([*cached.transforms, *on_the_fly.transforms]))
+
+
+def choose_cache(cache: str, num_cases: int, *, spacing_mm: float) -> Literal["ram", "disk", "none"]:
+    """Decide where prepared cases are kept, and say so: in memory if they take at most half of what is free.
+
+    Args:
+        cache: `auto`, or the decision already made.
+        num_cases: how many cases are to be kept.
+        spacing_mm: voxel size they are resampled to.
+    """
+    needed, free = num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
+    if cache == "auto":
+        cache = "ram" if needed < free / 2 else "disk"
+    print(
+        f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB prepared; {free / 1e9:.1f} GB of memory free)."
+    )
+    return cache  # type: ignore[return-value]
+
+
+def build_loader(dataset: Dataset, *, batch_size: int, shuffle: bool, num_workers: int, seed: int) -> DataLoader:
+    """Build a loader whose order depends on nothing but the seed.
+
+    Args:
+        dataset: from `build_dataset`.
+        batch_size: cases a batch.
+        shuffle: draw a new order each epoch; the last, incomplete batch is then left out.
+        num_workers: processes; 0 loads in this one.
+        seed: of the order.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        drop_last=shuffle and len(dataset) >= batch_size,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:
+    ids = [case.case_id for case in cases]
+    random.Random(seed).shuffle(ids)
+    num_test, num_val = (max(1, len(ids) // 5), max(1, len(ids) // 8)) if len(ids) >= 3 else (0, 0)
+    bounds = {"test": ids[:num_test], "val": ids[num_test : num_test + num_val], "train": ids[num_test + num_val :]}
+    manifest = {
+        "seed": seed,
+        "parts": {part: sorted(bounds[part]) for part in PARTS},
+        "files": {case.case_id: _fingerprint(case) for case in cases},
+    }
+    write_text(split_path, json.dumps(manifest, indent=1))
+
+
+def _fingerprint(case: Case) -> dict[str, dict[str, str | int]]:
+    """Size and checksum of both files."""
+    return {
+        key: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for key, path in (("image", case.image), ("label", case.label))
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+

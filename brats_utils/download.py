@@ -1,0 +1,99 @@
+"""Download of the Medical Segmentation Decathlon's brain tumours (7 GB), whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai.apps import DecathlonDataset, download_url
+from monai.apps.utils import HashCheckError, check_hash, extractall
+
+MSD_TASK = "Task01_BrainTumour"
+MSD_URL = DecathlonDataset.resource[MSD_TASK]
+MSD_MD5 = DecathlonDataset.md5[MSD_TASK]
+MSD_ARCHIVE_BYTES = 7_600_000_000
+"""Size of the archive, rounded up. Source: medicaldecathlon.com, Task01_BrainTumour, 7.09 GiB."""
+
+
+class DownloadError(RuntimeError):
+    """The data set could not be fetched; nothing half-written is left under its name."""
+
+
+def download_msd(
+    dataset_dir: Path, *, url: str = MSD_URL, md5: str = MSD_MD5, archive_bytes: int = MSD_ARCHIVE_BYTES
+) -> Path:
+    """Fetch, verify and extract Task01_BrainTumour.
+
+    A finished archive is kept beside the folder until extraction has succeeded, so that a break in
+    the extraction does not cost a second download. A broken download starts again from nothing.
+    The folder appears under its own name only when it is complete.
+
+    Args:
+        dataset_dir: folder to make; an existing one is taken as complete, because this is the
+            only way it comes into being.
+        url: where the tar lies.
+        md5: its checksum.
+        archive_bytes: its size, for the check of free space (archive and extracted copy side by side).
+
+    Returns:
+        `dataset_dir`.
+
+    Raises:
+        DownloadError: not enough space, no network, wrong checksum, unsafe or incomplete archive.
+    """
+    if dataset_dir.exists():
+        return dataset_dir
+    parent = dataset_dir.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    archive = parent / f"{dataset_dir.name}.tar"
+    _check_space(parent, needed=archive_bytes * (1 if archive.exists() else 2))
+    if archive.exists() and not check_hash(archive, md5, "md5"):
+        archive.unlink()
+    staging = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent))
+    try:
+        with _temporary_files_in(staging):
+            download_url(url, archive, hash_val=md5, hash_type="md5")
+        extractall(archive, staging, has_base=False)
+        (document,) = staging.glob("*/dataset.json")
+        os.replace(document.parent, dataset_dir)
+    except HashCheckError as error:
+        raise DownloadError(
+            f"{url}: the file received does not match its checksum, expected MD5 {md5}. "
+            "It was discarded. Try again; if it fails again the source has changed."
+        ) from error
+    except OSError as error:
+        raise DownloadError(
+            f"{url}: {error}. Nothing half-written was kept. Check the network and the disk, then run this again, "
+            "or set data='phantom' to go on without the download."
+        ) from error
+    except ValueError as error:  # MONAI refuses links and climbing paths; or there is no single dataset.json
+        archive.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{url}: not a usable archive ({error}). Expected one folder with a dataset.json. It was discarded."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    archive.unlink()
+    return dataset_dir
+
+
+def _check_space(folder: Path, *, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DownloadError(
+            f"Found {free / 1e9:.1f} GB free for the data set, expected {needed / 1e9:.1f} GB (archive and extracted "
+            "copy). Free some space, choose another folder, or set data='phantom'."
+        )
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Keep MONAI's partial download on the target's disk: the system's temporary folder is often small."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

@@ -1,0 +1,214 @@
+"""The network, its loss, optimiser and schedule, and what a checkpoint holds."""
+
+import pickle
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.losses import DiceLoss
+from monai.networks.nets import SegResNet
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+
+from brats_utils.labels import CHANNELS, REGIONS
+from brats_utils.paths import display_path, replacing
+
+CHECKPOINT_FORMAT = 1
+"""Raise when the content of a checkpoint changes in a way that older code cannot read."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, foreign or unsafe to load."""
+
+
+def build_model(*, init_filters: int) -> SegResNet:
+    """Build SegResNet without the variational branch: 4 channels in, one logit a region out.
+
+    Args:
+        init_filters: width of the first layer; a multiple of 8.
+
+    Source:
+        Myronenko 2018, arXiv 1810.11654: depths of the encoder and decoder, 16 filters, dropout .2.
+    """
+    return SegResNet(
+        blocks_down=(1, 2, 2, 4),
+        blocks_up=(1, 1, 1),
+        init_filters=init_filters,
+        in_channels=len(CHANNELS),
+        out_channels=len(REGIONS),
+        dropout_prob=0.2,
+    )
+
+
+class RegionLoss(nn.Module):
+    """Dice loss of the three regions, plus weighted binary cross-entropy.
+
+    Cross-entropy gives every voxel a gradient from the first step on; Dice alone starts slowly.
+    With `smooth_nr` 0, as in the classic recipe, a region that is empty in a patch has loss 1 and no gradient.
+    """
+
+    def __init__(
+        self,
+        *,
+        smooth_nr: float,
+        smooth_dr: float,
+        squared_pred: bool,
+        to_onehot_y: bool,
+        sigmoid: bool,
+        batch: bool,
+        bce_weight: float,
+    ) -> None:
+        super().__init__()
+        self.dice = DiceLoss(
+            smooth_nr=smooth_nr,
+            smooth_dr=smooth_dr,
+            squared_pred=squared_pred,
+            to_onehot_y=to_onehot_y,
+            sigmoid=sigmoid,
+            batch=batch,
+        )
+        self.bce = nn.BCEWithLogitsLoss()
+        self.bce_weight = bce_weight
+
+    def forward(self, logits: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """Compute the loss in float32: half precision cannot sum a volume.
+
+        Args:
+            logits: (B, 3, X, Y, Z), any float dtype.
+            regions: (B, 3, X, Y, Z) bool.
+
+        Returns:
+            Scalar float32.
+        """
+        logits, target = logits.float(), regions.float()
+        loss = self.dice(logits, target)
+        return loss + self.bce_weight * self.bce(logits, target) if self.bce_weight else loss
+
+
+def build_optimizer(model: nn.Module, *, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Build `adam` (decay added to the gradient) or `adamw` (decay apart from it)."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    return kind(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, num_steps: int) -> LRScheduler:
+    """Build `cosine` (annealing from the first step) or `one_cycle` (warm-up, then annealing); one call a step.
+
+    Args:
+        optimizer: its learning rate is the highest the schedule reaches.
+        name: `cosine` or `one_cycle`.
+        num_steps: optimiser steps of the whole training.
+
+    Source:
+        Loshchilov 2017, arXiv 1608.03983; Smith 2018, arXiv 1708.07120.
+    """
+    if name == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=num_steps)
+    return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=num_steps, pct_start=0.15)
+
+
+def choose_precision(device: torch.device) -> torch.dtype:
+    """Pick the dtype for `torch.autocast`: bfloat16 where the hardware has it, float16 on older GPUs.
+
+    A CPU is timed on one convolution: with bfloat16 units it is 2 to 5 times faster, without them
+    the same code is slower, and no flag tells it portably.
+
+    Returns:
+        `torch.float32` means no mixed precision.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if device.type != "cpu":
+        return torch.float32
+    layer, image = nn.Conv3d(16, 16, 3, padding=1), torch.zeros(1, 16, 32, 32, 32)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            layer(image)
+            start = time.perf_counter()
+            for _ in range(5):
+                layer(image)
+            seconds[dtype] = time.perf_counter() - start
+    return torch.bfloat16 if seconds[torch.float32] > 1.3 * seconds[torch.bfloat16] else torch.float32
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training leaves behind: enough to rebuild the model and to go on.
+
+    Attributes:
+        model: state dict of the network.
+        config: the settings of the run, as `Config.model_dump(mode="json")` gives them.
+        epoch: epochs finished.
+        mean_dice: validation mean Dice of these weights.
+        best_dice: the best so far.
+        run_id: W&B run that made it.
+        optimizer: state dict.
+        schedule: state dict.
+        scaler: state dict of the float16 gradient scaler, empty without one.
+
+    Random generators are not in it: training seeds them anew from the seed and the epoch's number.
+    """
+
+    model: Mapping[str, torch.Tensor]
+    config: Mapping[str, Any]
+    epoch: int
+    mean_dice: float
+    best_dice: float
+    run_id: str
+    optimizer: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    scaler: Mapping[str, Any]
+
+    def build_model(self) -> SegResNet:
+        """Rebuild the network with these weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: if the weights do not fit the architecture that the settings describe.
+        """
+        model = build_model(init_filters=self.config["init_filters"])
+        try:
+            model.load_state_dict(dict(self.model))
+        except RuntimeError as error:
+            raise CheckpointError(f"The checkpoint's weights do not fit a SegResNet of its settings: {error}") from None
+        return model.eval()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save({"format": CHECKPOINT_FORMAT, **vars(checkpoint)}, temporary)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; only tensors and plain values are ever unpickled.
+
+    Raises:
+        CheckpointError: missing, damaged or foreign file, or one that would need arbitrary code to load.
+    """
+    name = display_path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{name}: refused, because it holds more than tensors and plain values: {str(error).splitlines()[0]}. "
+            "Expected a checkpoint written by notebook 03_train."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{name}: damaged ({error}). Use another checkpoint, or train again.") from None
+    expected = set(Checkpoint.__dataclass_fields__) | {"format"}
+    if not isinstance(content, dict) or set(content) != expected or content["format"] != CHECKPOINT_FORMAT:
+        found = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f"{name}: found {found}, expected the keys {sorted(expected)} in format {CHECKPOINT_FORMAT}. "
+            "It is not a checkpoint of this tutorial, or one of another version."
+        )
+    del content["format"]
+    return Checkpoint(**content)
+

@@ -1,0 +1,38 @@
+"""Where things lie: relative paths, names fit for printing, and files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""Relative paths in settings start here, so that Jupyter, papermill and nbmake agree on them."""
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Anchor a relative path on the repository root; leave an absolute one, or `~`, as it is."""
+    return REPOSITORY / Path(path).expanduser()
+
+
+def display_path(path: str | Path) -> str:
+    """The shortest honest name of a path, for printing: executed notebooks must not name machines."""
+    resolved = resolve_path(path)
+    return str(resolved.relative_to(REPOSITORY)) if resolved.is_relative_to(REPOSITORY) else str(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; rename it to `path` on success, delete it on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".part-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)

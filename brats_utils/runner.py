@@ -1,0 +1,113 @@
+"""Executes the notebooks in order with papermill, after checking what it was asked for."""
+
+import ast
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from brats_utils.paths import REPOSITORY, display_path, replacing
+
+NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference")
+
+
+class ParameterError(ValueError):
+    """A parameter that no notebook has, or a value of another type than the notebook declares."""
+
+
+class NotebookError(RuntimeError):
+    """A notebook's cell failed."""
+
+
+def inspect_parameters(name: str) -> dict[str, Any]:
+    """Read the names and default values from a notebook's parameters cell.
+
+    Args:
+        name: e.g. `03_train`.
+    """
+    found = papermill.inspect_notebook(str(REPOSITORY / "notebooks" / f"{name}.ipynb"))
+    return {key: ast.literal_eval(entry["default"]) for key, entry in found.items()}
+
+
+def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Refuse unknown parameters and wrong types; papermill itself only logs the one and ignores the other.
+
+    Args:
+        parameters: values by name.
+        notebooks: which notebooks will run.
+
+    Returns:
+        For each notebook, those of the parameters that it has.
+
+    Raises:
+        ParameterError: naming the parameter, what was found and what is expected.
+    """
+    declared = {name: inspect_parameters(name) for name in notebooks}
+    known = {key: default for defaults in declared.values() for key, default in defaults.items()}
+    for key, value in parameters.items():
+        if key not in known:
+            raise ParameterError(f"{key}: unknown parameter; {', '.join(notebooks)} have {', '.join(sorted(known))}.")
+        if type(value) is not type(known[key]):
+            raise ParameterError(
+                f"{key}: found {value!r} ({type(value).__name__}), expected {type(known[key]).__name__} such as {known[key]!r}."
+            )
+    return {
+        name: {key: value for key, value in parameters.items() if key in defaults} for name, defaults in declared.items()
+    }
+
+
+def run_notebooks(parameters: Mapping[str, Any], output_dir: Path, *, notebooks: Sequence[str] = NOTEBOOKS) -> list[Path]:
+    """Execute notebooks in order; each leaves its executed copy in the output folder.
+
+    A failing notebook leaves its copy too, with the error in place, and stops the run.
+
+    Args:
+        parameters: values for the notebooks' parameters cells.
+        output_dir: folder for the executed copies.
+        notebooks: names without suffix.
+
+    Returns:
+        Paths of the executed copies.
+
+    Raises:
+        ParameterError: before anything is executed.
+        NotebookError: with the failing cell's source and error.
+    """
+    by_notebook = check_parameters(parameters, notebooks)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("BRATS_PROGRESS", "0")  # a bar redrawn a thousand times is noise in a log
+    executed = []
+    for name in notebooks:
+        source, target = REPOSITORY / "notebooks" / f"{name}.ipynb", output_dir / f"{name}.ipynb"
+        print(f"\n=== {name} -> {display_path(target)}", flush=True)
+        try:
+            with replacing(target) as temporary:
+                _execute(source, temporary, by_notebook[name], keep_failed=target)
+        except PapermillExecutionError as error:
+            raise NotebookError(
+                f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n"
+                f"--- the cell\n{error.source}\n--- the whole traceback is in {display_path(target)}"
+            ) from None
+        executed.append(target)
+    return executed
+
+
+def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_failed: Path) -> None:
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(temporary),
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(REPOSITORY),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            request_save_on_cell_execute=False,
+        )
+    except PapermillExecutionError:
+        os.replace(temporary, keep_failed)
+        raise

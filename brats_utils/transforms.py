@@ -1,0 +1,150 @@
+"""From files to tensors: the part that never changes (done once and cached) and the random part."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    CropForegroundd,
+    EnsureChannelFirstd,
+    EnsureTyped,
+    LoadImaged,
+    MapTransform,
+    NormalizeIntensityd,
+    Orientationd,
+    RandFlipd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandSpatialCropd,
+    Spacingd,
+    SpatialPadd,
+)
+
+from brats_utils.labels import CHANNELS, LabelSchema, check_label_values, labels_to_regions
+
+IMAGE_LABEL = ("image", "label")
+
+
+class CheckCased(MapTransform):
+    """Refuse a case whose channels, shape or label values are not what the network was made for."""
+
+    def __init__(self, schema: LabelSchema) -> None:
+        super().__init__(IMAGE_LABEL, allow_missing_keys=True)
+        self.schema = schema
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check a loaded, channel-first case.
+
+        Args:
+            data: `image` (C, X, Y, Z) and, for labelled cases, `label` (1, X, Y, Z), both MetaTensors.
+
+        Raises:
+            ValueError: wrong number of channels, or image and label of different shape.
+            LabelError: a label value that the schema does not list.
+        """
+        image, name = data["image"], data["image"].meta.get("filename_or_obj", "image")
+        if image.shape[0] != len(CHANNELS):
+            raise ValueError(
+                f"{name}: found {image.shape[0]} channels of shape {tuple(image.shape[1:])}, "
+                f"expected {len(CHANNELS)} ({', '.join(CHANNELS)}). Stack the four scans into one 4D file, in this order."
+            )
+        if "label" in data:
+            label = data["label"]
+            if label.shape[1:] != image.shape[1:]:
+                raise ValueError(
+                    f"{name}: found a label of shape {tuple(label.shape[1:])}, expected the image's "
+                    f"{tuple(image.shape[1:])}. Check that both files belong to the same case."
+                )
+            present = torch.bincount(label.as_tensor().flatten().long()).nonzero().flatten().tolist()
+            check_label_values(present, self.schema, source=str(label.meta.get("filename_or_obj", "label")))
+        return dict(data)
+
+
+class LabelsToRegionsd(MapTransform):
+    """Replace the integer label by the regions TC, WT and ET.
+
+    MONAI's `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is written for other
+    numberings than MSD's, with either value of its `et_label` (Project-MONAI/tutorials, issue 1355).
+    """
+
+    def __init__(self, keys: str, schema: LabelSchema) -> None:
+        super().__init__(keys)
+        self.schema = schema
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Turn (1, X, Y, Z) labels into (3, X, Y, Z) bool regions, channels in the order of `REGIONS`."""
+        return {**data, **{key: labels_to_regions(data[key], self.schema) for key in self.key_iterator(data)}}
+
+
+def build_preprocessing(spacing_mm: float, *, schema: LabelSchema) -> Compose:
+    """Build the deterministic part: load, check, orient to RAS, crop air away, resample, z-score.
+
+    The z-score comes before any random crop, so that training, validation and prediction see the
+    same intensities and the outcome can be cached.
+
+    Args:
+        spacing_mm: isotropic voxel size wanted, in mm.
+        schema: numbering of the label files.
+
+    Returns:
+        A transform from `{"image": file(s), "label": file}` (label may be missing) to MetaTensors
+        `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in air, and
+        `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
+    """
+    optional = {"allow_missing_keys": True}
+    return Compose(
+        [
+            LoadImaged(IMAGE_LABEL, image_only=True, **optional),
+            EnsureChannelFirstd(IMAGE_LABEL, **optional),
+            EnsureTyped(IMAGE_LABEL, dtype=torch.float32, **optional),
+            CheckCased(schema),
+            Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, **optional),
+            CropForegroundd(IMAGE_LABEL, source_key="image", select_fn=_is_brain, **optional),
+            Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), **optional),
+            NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+        ]
+    )
+
+
+def build_cached_transform(spacing_mm: float, *, schema: LabelSchema) -> Compose:
+    """Build `build_preprocessing` followed by a compact form for caching: float16 image, uint8 label, no metadata."""
+    compact = [
+        CastToTyped(IMAGE_LABEL, dtype=(torch.float16, torch.uint8)),
+        EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
+    ]
+    return Compose([*build_preprocessing(spacing_mm, schema=schema).transforms, *compact])
+
+
+def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema) -> Compose:
+    """Build the random part: crop first, so that all else touches only the patch.
+
+    Args:
+        roi_size: patch size in voxels.
+        schema: numbering of the cached labels.
+
+    Returns:
+        A transform from a cached case to `image` (4, *roi_size) float32 and `label` (3, *roi_size) bool.
+    """
+    return Compose(
+        [
+            SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
+            RandSpatialCropd(IMAGE_LABEL, roi_size=roi_size, random_size=False),
+            LabelsToRegionsd("label", schema),
+            EnsureTyped("image", dtype=torch.float32),
+            *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),
+            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+            RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+        ]
+    )
+
+
+def build_eval_transform(schema: LabelSchema) -> Compose:
+    """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
+    return Compose([LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)])
+
+
+def _is_brain(image: torch.Tensor) -> torch.Tensor:
+    """Air is exactly 0 in skull-stripped scans; brain can be negative after some scanners' filters."""
+    return image != 0
