@@ -8,9 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from monai.data import DataLoader
+from monai.utils import set_determinism
 
-from brats_utils.config import PRESETS, load_config
+from brats_utils.config import PRESETS, Config, load_config
+from brats_utils.data import build_dataset, build_loader, choose_cache, load_cases, prepare_dataset, split_cases
+from brats_utils.evaluation import evaluate_cases, format_summary
+from brats_utils.inference import ScanError, predict_scan, save_labels
+from brats_utils.labels import REGIONS, SCHEMAS
+from brats_utils.model import (
+    Checkpoint,
+    RegionLoss,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    choose_device,
+    choose_precision,
+    load_checkpoint,
+)
 from brats_utils.paths import display_path, resolve_path
+from brats_utils.phantom import generate_dataset
+from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
+from brats_utils.tracking import finish_run, log_checkpoint, resolve_mode, start_run
+from brats_utils.training import TrainingState, save_progress, train_epochs
+from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,56 +86,125 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from brats_utils.runner import NOTEBOOKS, inspect_parameters, run_notebooks
-
     notebooks = args.notebooks or list(NOTEBOOKS)
     unknown = sorted(set(notebooks) - set(NOTEBOOKS))
     if unknown:
-        raise ValueError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
+        raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
     parameters = {name: yaml.safe_load(value) for name, value in args.parameter}
     output_dir = resolve_path(parameters.get("output_dir", inspect_parameters(notebooks[0])["output_dir"]))
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"
     if "04_inference" in notebooks and metrics.is_file():
-        from brats_utils.evaluation import format_summary
-
         print(f"\nTest cases, held out:\n{format_summary(json.loads(metrics.read_text())['test'])}")
     print(f"\nExecuted notebooks, checkpoints, predictions and metrics.json are in {display_path(output_dir)}/")
 
 
 def _phantom(args: argparse.Namespace) -> None:
-    from brats_utils.phantom import generate_dataset
-
     generate_dataset(args.out, num_training=args.cases, spacing_mm=args.spacing, seed=args.seed)
     print(f"{args.cases} cases of {args.spacing:g} mm in {args.out}/")
 
 
 def _train(args: argparse.Namespace) -> None:
-    overrides: dict[str, Any] = {name: yaml.safe_load(value) for name, value in args.set}
-    if args.data:
-        overrides["dataset_dir"] = args.data
+    overrides = {name: yaml.safe_load(value) for name, value in args.set}
+    config = load_config(args.preset, overrides, data=args.data, output_dir=args.out)
     out_dir = resolve_path(args.out)
-    config = load_config(args.preset, {**overrides, "checkpoint_dir": display_path(out_dir / "checkpoints")})
-    schema, roi_size = SCHEMAS[config.label_schema], config.inference_roi_size
+    recorded = config.model_dump(mode="json")
     set_determinism(config.seed if config.deterministic else None)
+    train_loader, val_loader = _build_loaders(config, out_dir)
+    state = _build_state(config, num_steps=config.max_train_epochs * len(train_loader))
+    mode = resolve_mode(args.wandb_mode)
+    run = start_run(job_type="train", mode=mode, output_dir=out_dir, config=recorded)
+    for result in train_epochs(
+        state,
+        train_loader,
+        val_loader,
+        max_epochs=config.max_train_epochs,
+        validation_intervals=config.validation_intervals,
+        roi_size=config.inference_roi_size,
+        seed=config.seed,
+    ):
+        for row in result.metric_rows():
+            run.log(row)
+        if result.dice is not None:
+            path = save_progress(state, out_dir / "checkpoints", config=recorded, run_id=run.id, is_best=result.is_best)
+            log_checkpoint(run, path, epoch=result.epoch, mean_dice=result.mean_dice, is_best=result.is_best)
+        print(result, flush=True)
+    finish_run(run)
 
+
+def _build_loaders(config: Config, out_dir: Path) -> tuple[DataLoader, DataLoader]:
+    schema = SCHEMAS[config.label_schema]
     dataset_dir = prepare_dataset(
         resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
     )
     parts = split_cases(load_cases(dataset_dir, schema=schema), out_dir / "split.json", seed=config.seed)
-    train_loader, val_loader = build_loaders(parts, config, cache_dir=out_dir / "cache")
-    state = build_state(config, steps_per_epoch=len(train_loader))
-    mode = resolve_mode(args.wandb_mode)
-    run = start_run(job_type="train", mode=mode, output_dir=out_dir, config=config.model_dump(mode="json"))
-    for result in train_epochs(
-        state, train_loader, val_loader, max_epochs=config.max_train_epochs,
-        validation_intervals=config.validation_intervals, roi_size=roi_size, seed=config.seed,
-    ):  # fmt: skip
-        log_epoch(run, result)
-        if result.dice is not None:
-            path = save_progress(
-                state, out_dir / "checkpoints", config=config.model_dump(mode="json"), run_id=run.id, is_best=result.is_best
-            )
-            log_checkpoint(run, path, epoch=result.epoch, mean_dice=state.mean_dice, is_best=result.is_best)
-        print(describe_epoch(result), flush=True)
-    finish_run(run)
+    cache = choose_cache(config.cache, len(parts["train"]) + len(parts["val"]), spacing_mm=config.spacing_mm)
+    prepared = {
+        "cached": build_cached_transform(config.spacing_mm, schema=schema),
+        "cache": cache,
+        "cache_dir": out_dir / "cache",
+    }
+    train_set = build_dataset(
+        parts["train"], on_the_fly=build_train_transform(config.roi_size, schema=schema), **prepared
+    )
+    val_set = build_dataset(parts["val"], on_the_fly=build_eval_transform(schema), **prepared)
+    workers = {"num_workers": config.num_workers, "seed": config.seed}
+    return (
+        build_loader(train_set, batch_size=config.batch_size, shuffle=True, **workers),
+        build_loader(val_set, batch_size=1, shuffle=False, **workers),
+    )
+
+
+def _build_state(config: Config, *, num_steps: int) -> TrainingState:
+    device = choose_device()
+    model = build_model(init_filters=config.init_filters).to(device)
+    optimizer = build_optimizer(
+        model, name=config.optimizer, learning_rate=config.initial_learning_rate, weight_decay=config.weight_decay
+    )
+    return TrainingState(
+        model=model,
+        loss_fn=RegionLoss(
+            smooth_nr=config.dice_loss_smoothen_numerator,
+            smooth_dr=config.dice_loss_smoothen_denominator,
+            squared_pred=config.dice_loss_squared_prediction,
+            to_onehot_y=config.dice_loss_target_onehot,
+            sigmoid=config.dice_loss_apply_sigmoid,
+            batch=config.dice_loss_batch,
+            bce_weight=config.bce_weight,
+        ),
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, name=config.schedule, num_steps=num_steps),
+        precision=choose_precision(device),
+    )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    four = [args.flair, args.t1, args.t1gd, args.t2]
+    if (args.image is None) == (None in four) or (args.image is not None and any(four)):
+        raise ScanError("Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2.")
+    scan = args.image or four
+    checkpoint, settings = _load(args.checkpoint)
+    prediction = predict_scan(checkpoint.build_model().to(choose_device()), scan, **settings)
+    target = save_labels(prediction.labels, args.out / "segmentation.nii.gz", like=args.image or args.flair)
+    for region, mask in zip(REGIONS, prediction.regions, strict=True):
+        print(f"{region.name}: {int(mask.sum())} voxels")
+    print(f"Labels ({settings['schema'].name} numbering) in {target}. Not for clinical use.")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    checkpoint, settings = _load(args.checkpoint)
+    cases = load_cases(args.data.resolve(), schema=settings["schema"])
+    evaluate_cases(checkpoint.build_model().to(choose_device()), cases, args.out, **settings)
+    print(format_summary(json.loads((args.out / "summary.json").read_text())))
+    print(f"Per case: {args.out / 'cases.csv'}")
+
+
+def _load(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """Read a checkpoint and the settings that prediction takes from it."""
+    checkpoint = load_checkpoint(path.resolve())
+    return checkpoint, {
+        "spacing_mm": checkpoint.config["spacing_mm"],
+        "roi_size": tuple(checkpoint.config["inference_roi_size"]),
+        "schema": SCHEMAS[checkpoint.config["label_schema"]],
+        "precision": choose_precision(choose_device()),
+    }

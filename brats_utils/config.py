@@ -46,7 +46,8 @@ class Config(BaseModel):
     weight_decay: NonNegative = 1e-5
     max_train_epochs: Count
     validation_intervals: Count = 1
-    dataset_dir: str = "data/phantom"
+    dataset_dir: str = "phantom"
+    """A folder in the layout of MSD, or `phantom` or `msd` for the usual place of either."""
     checkpoint_dir: str = "runs/tutorial/checkpoints"
     inference_roi_size: RoiSize
     """Sliding window in voxels, for validation and prediction."""
@@ -84,6 +85,17 @@ class Config(BaseModel):
             raise ValueError(f"expected one of {', '.join(SCHEMAS)}")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_data(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Give the data its folder; a phantom's name holds what it was made with, so that two never mix."""
+        seed, spacing, cases = (
+            values.get(k, cls.model_fields[k].default) for k in ("seed", "spacing_mm", "phantom_cases")
+        )
+        usual = {"phantom": f"data/phantom-{spacing}mm-{cases}cases-seed{seed}", "msd": "data/Task01_BrainTumour"}
+        given = values.get("dataset_dir", "phantom")
+        return {**values, "dataset_dir": usual.get(given, given)}
+
     @model_validator(mode="after")
     def _losses_are_possible(self) -> "Config":
         if self.dice_loss_target_onehot:
@@ -111,30 +123,34 @@ PRESETS: dict[str, dict[str, Any]] = {
     "colab": dict(
         roi_size=(128, 128, 128), inference_roi_size=(144, 176, 144), batch_size=1, num_workers=2,
         max_train_epochs=30, initial_learning_rate=1e-3, validation_intervals=3, deterministic=False,
-        dataset_dir="data/Task01_BrainTumour", max_train_images_visualized=5, max_val_images_visualized=5,
+        dataset_dir="msd", max_train_images_visualized=5, max_val_images_visualized=5,
         max_prediction_images_visualized=5,
     ),
     # one large GPU, real MSD
     "full": dict(
         roi_size=(128, 160, 128), inference_roi_size=(144, 176, 144), batch_size=4, num_workers=8, init_filters=32,
         max_train_epochs=100, initial_learning_rate=1e-3, validation_intervals=2, deterministic=False,
-        dataset_dir="data/Task01_BrainTumour",
+        dataset_dir="msd",
     ),
     # the classic tutorial's values to the letter, traps included
     "classic": dict(
         roi_size=(224, 224, 144), inference_roi_size=(128, 128, 64), batch_size=1, num_workers=4,
         max_train_epochs=50, initial_learning_rate=1e-4, dice_loss_smoothen_numerator=0.0, dice_loss_batch=False,
-        bce_weight=0.0, optimizer="adam", schedule="cosine", cache="none", dataset_dir="data/Task01_BrainTumour",
+        bce_weight=0.0, optimizer="adam", schedule="cosine", cache="none", dataset_dir="msd",
     ),
 }  # fmt: skip
 
 
-def load_config(preset: str, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    preset: str, overrides: Mapping[str, Any] | None = None, *, data: str = "", output_dir: str = ""
+) -> Config:
     """Build the settings of a preset, with some of them changed.
 
     Args:
         preset: a key of `PRESETS`.
         overrides: settings to change. Numbers may arrive as text, as from YAML's `1e-4`.
+        data: `phantom`, `msd` or a folder; empty for the preset's own.
+        output_dir: folder of the run, to hold the checkpoints; empty for the usual one.
 
     Returns:
         The validated, immutable settings.
@@ -145,7 +161,10 @@ def load_config(preset: str, overrides: Mapping[str, Any] | None = None) -> Conf
     if preset not in PRESETS:
         raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
     try:
-        return Config(**{**PRESETS[preset], **(overrides or {})})
+        values = {**PRESETS[preset], **(overrides or {})}
+        values |= {"dataset_dir": data} if data else {}
+        values |= {"checkpoint_dir": f"{output_dir}/checkpoints"} if output_dir else {}
+        return Config(**values)
     except ValidationError as error:
         raise ConfigError(f"Preset {preset!r} with these overrides is not valid:\n{_in_plain_words(error)}") from None
 
@@ -165,4 +184,3 @@ def _in_plain_words(error: ValidationError) -> str:
             message = fault["msg"].removeprefix("Value error, ")
             lines.append(f"- {name}: found {json.dumps(fault['input'], default=str)}; {message}.")
     return "\n".join(lines)
-

@@ -83,7 +83,9 @@ def load_cases(dataset_dir: Path, *, schema: LabelSchema) -> list[Case]:
     document_path = dataset_dir / "dataset.json"
     name = display_path(document_path)
     if not document_path.is_file():
-        raise DataError(f"{name}: not found. Notebook 01_setup makes it: run that first, with the same data and preset.")
+        raise DataError(
+            f"{name}: not found. Notebook 01_setup makes it: run that first, with the same data and preset."
+        )
     try:
         document: dict[str, Any] = json.loads(document_path.read_text())
         entries = [(dataset_dir / entry["image"], dataset_dir / entry["label"]) for entry in document["training"]]
@@ -133,7 +135,9 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
     listed = [case_id for part in PARTS for case_id in parts[part]]
     twice = sorted({case_id for case_id in listed if listed.count(case_id) > 1})
     if twice:
-        raise DataError(f"{name}: cases {twice} are listed twice. A case in two parts leaks; delete the file to split anew.")
+        raise DataError(
+            f"{name}: cases {twice} are listed twice. A case in two parts leaks; delete the file to split anew."
+        )
     by_id = {case.case_id: case for case in cases}
     if set(listed) != set(by_id) or any(_fingerprint(by_id[i]) != files.get(i) for i in listed):
         raise DataError(
@@ -234,4 +238,3 @@ def _fingerprint(case: Case) -> dict[str, dict[str, str | int]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-

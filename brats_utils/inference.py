@@ -130,9 +130,13 @@ def _check_scan(scan: Path | Sequence[Path]) -> nib.Nifti1Image:
         except FileNotFoundError:
             raise ScanError(f"{name}: not found.") from None
         except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-            raise ScanError(f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again.") from None
+            raise ScanError(
+                f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again."
+            ) from None
         if not np.isfinite(values).all():
-            raise ScanError(f"{name}: found NaN or infinite voxels, expected numbers. Export it again or set them to 0.")
+            raise ScanError(
+                f"{name}: found NaN or infinite voxels, expected numbers. Export it again or set them to 0."
+            )
         channels = values if values.ndim == 4 else values[..., None]
         constant = [c for c in range(channels.shape[-1]) if channels[..., c].min() == channels[..., c].max()]
         if constant:

@@ -110,6 +110,11 @@ def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, num_steps: in
     return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=num_steps, pct_start=0.15)
 
 
+def choose_device() -> torch.device:
+    """Take the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def choose_precision(device: torch.device) -> torch.dtype:
     """Pick the dtype for `torch.autocast`: bfloat16 where the hardware has it, float16 on older GPUs.
 
@@ -192,7 +197,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     name = display_path(path)
     if not path.is_file():
-        raise CheckpointError(f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint.")
+        raise CheckpointError(
+            f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -211,4 +218,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     del content["format"]
     return Checkpoint(**content)
-

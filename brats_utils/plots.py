@@ -24,7 +24,9 @@ TISSUE_COLORS = {"edema": "#56B4E9", "necrotic": "#F0E442", "enhancing": "#D55E0
 """Colours of the tissues; each is that of the region it alone adds: WT, TC, ET."""
 
 
-def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, slice_idx: int | None = None, title: str = "") -> Figure:
+def plot_regions(
+    image: torch.Tensor, regions: torch.Tensor, *, slice_idx: int | None = None, title: str = ""
+) -> Figure:
     """Show the four channels of one slice, with the outline of every region on each.
 
     Args:
@@ -92,7 +94,9 @@ def plot_label_evidence(
         values = t1gd[labels == value].numpy()
         if values.size:
             bins = np.linspace(-3, 5, 60)
-            axes[4].hist(values, bins=bins, density=True, histtype="step", lw=1.8, color=TISSUE_COLORS[tissue], label=value)
+            axes[4].hist(
+                values, bins=bins, density=True, histtype="step", lw=1.8, color=TISSUE_COLORS[tissue], label=value
+            )
     axes[4].set(title="T1gd by label", xlabel="z-score", yticks=[], facecolor=DARK)
     axes[4].legend(title="label", labelcolor="white", facecolor=DARK, fontsize=8).get_title().set_color("white")
     return figure
@@ -133,7 +137,13 @@ def plot_scores(table: pd.DataFrame) -> Figure:
         faces = [region.color if has else DARK for has in present]
         axis.scatter(spread, scores, c=faces, edgecolors=region.color, zorder=3)
         axis.hlines(scores.mean(), position - 0.3, position + 0.3, color="white")
-    axis.set(facecolor=DARK, xticks=range(len(REGIONS)), ylim=(-0.03, 1.03), ylabel="Dice", title="A point a case; hollow: region absent; bar: mean")
+    axis.set(
+        facecolor=DARK,
+        xticks=range(len(REGIONS)),
+        ylim=(-0.03, 1.03),
+        ylabel="Dice",
+        title="A point a case; hollow: region absent; bar: mean",
+    )
     axis.set_xticklabels([region.name for region in REGIONS])
     return figure
 
@@ -166,8 +176,9 @@ def _fill(grey: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def _add_legend(figure: Figure) -> None:
-    handles = [Line2D([], [], color=r.color, lw=3, label=f"{r.name} ({r.title.replace('-', ' ').lower()})") for r in REGIONS]
+    handles = [
+        Line2D([], [], color=r.color, lw=3, label=f"{r.name} ({r.title.replace('-', ' ').lower()})") for r in REGIONS
+    ]
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, facecolor=DARK)
     for text in legend.get_texts():
         text.set_color("white")
-

@@ -56,11 +56,14 @@ def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) ->
                 f"{key}: found {value!r} ({type(value).__name__}), expected {type(known[key]).__name__} such as {known[key]!r}."
             )
     return {
-        name: {key: value for key, value in parameters.items() if key in defaults} for name, defaults in declared.items()
+        name: {key: value for key, value in parameters.items() if key in defaults}
+        for name, defaults in declared.items()
     }
 
 
-def run_notebooks(parameters: Mapping[str, Any], output_dir: Path, *, notebooks: Sequence[str] = NOTEBOOKS) -> list[Path]:
+def run_notebooks(
+    parameters: Mapping[str, Any], output_dir: Path, *, notebooks: Sequence[str] = NOTEBOOKS
+) -> list[Path]:
     """Execute notebooks in order; each leaves its executed copy in the output folder.
 
     A failing notebook leaves its copy too, with the error in place, and stops the run.

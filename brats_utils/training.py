@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from brats_utils.inference import predict_logits
+from brats_utils.labels import REGIONS
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import Checkpoint, save_checkpoint
 
@@ -103,6 +104,54 @@ class EpochResult:
     def mean_train_loss(self) -> float:
         """Mean over the batches seen."""
         return sum(self.batch_losses) / len(self.batch_losses)
+
+    @property
+    def mean_dice(self) -> float:
+        """Validation Dice, over cases and regions; NaN without a validation."""
+        return float("nan") if self.dice is None else float(self.dice.mean())
+
+    def metric_rows(self) -> list[dict[str, float]]:
+        """Name what happened as W&B logs it: a row a batch, one for the epoch, one for the validation."""
+        first = (self.epoch - 1) * len(self.batch_losses)
+        rows: list[dict[str, float]] = [
+            {"batch/batch_step": first + step, "batch/train_loss": loss}
+            for step, loss in enumerate(self.batch_losses, start=1)
+        ]
+        rows.append(
+            {
+                "epoch/epoch_step": self.epoch,
+                "epoch/mean_train_loss": self.mean_train_loss,
+                "epoch/learning_rate": self.learning_rate,
+                "epoch/seconds": self.seconds,
+            }
+        )
+        if self.dice is not None:
+            by_region = zip(REGIONS, self.dice.mean(0).tolist(), strict=True)
+            rows.append(
+                {"validation/validation_step": self.epoch, "validation/mean_dice": self.mean_dice}
+                | {f"validation/mean_dice_{region.metric}": dice for region, dice in by_region}
+            )
+        return rows
+
+    def history_row(self) -> dict[str, float]:
+        """Summarise the epoch for `plots.plot_history`."""
+        dice = [float("nan")] * len(REGIONS) if self.dice is None else self.dice.mean(0).tolist()
+        return {
+            "epoch": self.epoch,
+            "mean_train_loss": self.mean_train_loss,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+            "mean_dice": self.mean_dice,
+            **{f"dice_{region.name}": value for region, value in zip(REGIONS, dice, strict=True)},
+        }
+
+    def __str__(self) -> str:
+        """One line for a log."""
+        line = f"epoch {self.epoch:3}  loss {self.mean_train_loss:.3f}  {self.seconds:.1f} s"
+        if self.dice is None:
+            return line
+        scores = "  ".join(f"{r.name} {d:.3f}" for r, d in zip(REGIONS, self.dice.mean(0).tolist(), strict=True))
+        return f"{line}  validation Dice {self.mean_dice:.3f} ({scores}){'  best' if self.is_best else ''}"
 
 
 def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

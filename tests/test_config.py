@@ -1,0 +1,76 @@
+import pytest
+
+from brats_utils.config import PRESETS, ConfigError, load_config
+
+CLASSIC = {  # the functional specification's list, to the letter
+    "seed": 0,
+    "roi_size": (224, 224, 144),
+    "batch_size": 1,
+    "num_workers": 4,
+    "max_train_images_visualized": 20,
+    "max_val_images_visualized": 20,
+    "dice_loss_smoothen_numerator": 0,
+    "dice_loss_smoothen_denominator": 1e-5,
+    "dice_loss_squared_prediction": True,
+    "dice_loss_target_onehot": False,
+    "dice_loss_apply_sigmoid": True,
+    "initial_learning_rate": 1e-4,
+    "weight_decay": 1e-5,
+    "max_train_epochs": 50,
+    "validation_intervals": 1,
+    "inference_roi_size": (128, 128, 64),
+    "max_prediction_images_visualized": 20,
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_survives_json(preset):
+    config = load_config(preset)
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+def test_classic_preset_has_the_classic_values():
+    values = load_config("classic").model_dump()
+    assert {key: values[key] for key in CLASSIC} == CLASSIC
+
+
+def test_unknown_setting_is_refused_and_the_likely_one_named():
+    with pytest.raises(ConfigError, match="learning_rate: unknown setting. Did you mean initial_learning_rate"):
+        load_config("smoke", {"learning_rate": 1e-3})
+
+
+def test_unknown_preset_is_refused():
+    with pytest.raises(ConfigError, match="found 'lapotp', expected one of smoke"):
+        load_config("lapotp")
+
+
+def test_number_that_yaml_left_as_text_is_taken():
+    assert load_config("smoke", {"initial_learning_rate": "1e-4"}).initial_learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("seed", -1),
+        ("roi_size", [60, 64, 64]),
+        ("batch_size", 0),
+        ("initial_learning_rate", "fast"),
+        ("spacing_mm", 0),
+        ("label_schema", "brats1999"),
+        ("init_filters", 12),
+        ("dice_loss_target_onehot", True),
+        ("dice_loss_apply_sigmoid", False),
+        ("dice_loss_smoothen_denominator", 0),
+    ],
+)
+def test_impossible_value_is_refused_by_name(setting, value):
+    with pytest.raises(ConfigError, match=setting):
+        load_config("smoke", {setting: value})
+
+
+def test_phantom_folder_tells_what_it_was_made_with():
+    assert load_config("smoke", {"seed": 3, "phantom_cases": 9}).dataset_dir == "data/phantom-4.0mm-9cases-seed3"
+
+
+def test_a_folder_of_ones_own_is_left_alone():
+    assert load_config("smoke", data="my/scans").dataset_dir == "my/scans"

@@ -1,0 +1,42 @@
+import numpy as np
+import torch
+
+from brats_utils.views import largest_slice, tumour_slices, upright_slice, window_volume
+
+
+def test_one_window_serves_all_slices_of_a_volume():
+    image = torch.ones(1, 8, 8, 8)
+    image[..., 4:] = 3.0
+    image[0, 0] = 0
+    grey = window_volume(image)
+    assert grey[0, 1, 1, 0] == 0
+    assert grey[0, 1, 1, 7] == 255
+    assert not grey[0, 0].any()
+
+
+def test_upright_slice_has_anterior_on_top_and_the_patients_right_on_the_left():
+    volume = np.zeros((3, 4, 2))  # RAS: x grows to the right, y to the front
+    volume[2, 3, 0] = 1  # right, anterior
+    picture = upright_slice(volume, 0)
+    assert picture.shape == (4, 3)
+    assert picture[0, 0] == 1
+
+
+def test_tumour_slices_keep_a_margin_inside_the_volume():
+    regions = torch.zeros(3, 4, 4, 10, dtype=torch.bool)
+    regions[1, 0, 0, [1, 4]] = True
+    assert tumour_slices(regions, margin=2) == [0, 1, 2, 3, 4, 5, 6]
+    assert tumour_slices(regions, margin=0, stride=2) == [1, 3]
+
+
+def test_without_tumour_the_middle_slice_is_shown():
+    empty = torch.zeros(3, 4, 4, 10, dtype=torch.bool)
+    assert tumour_slices(empty) == [5]
+    assert largest_slice(empty) == 5
+
+
+def test_largest_slice_has_the_most_tumour():
+    regions = torch.zeros(3, 4, 4, 6, dtype=torch.bool)
+    regions[1, :2, 0, 2] = True
+    regions[1, :, 0, 3] = True
+    assert largest_slice(regions) == 3
