@@ -1,0 +1,56 @@
+# Two commands on a fresh machine: `make run` and `make test`. Each makes .venv first, if it is missing or out of date.
+# `make run PYTHON=python3.12` chooses the interpreter of a new .venv; `make clean` removes an old one.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.install.stamp
+heading = printf '\n=== %s\n' "$(1)"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab format constraints clean
+
+help:  ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: $(INSTALLED)  ## Run the whole tutorial on synthetic scans; results in runs/tutorial
+	$(BIN)/python -m brats_utils run
+
+test: $(INSTALLED)  ## Lint, format, types, tests, then every notebook; stops at the first failure
+	@$(call heading,ruff check)
+	$(BIN)/ruff check .
+	@$(call heading,ruff format --check)
+	$(BIN)/ruff format --check .
+	@$(call heading,mypy)
+	$(BIN)/mypy
+	@$(call heading,pytest)
+	$(BIN)/pytest tests
+	@$(call heading,notebooks with nbmake)
+	rm -rf runs/nbmake  # 04 must find what 03 makes now, not what it made last week
+	BRATS_PROGRESS=0 $(BIN)/pytest --nbmake --nbmake-timeout=600 --exitfirst --durations=0 notebooks
+
+lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+format: $(INSTALLED)  ## Format and fix the code, strip the notebooks' outputs
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+# In an environment of its own: constraints that no longer fit pyproject.toml would keep .venv from installing.
+constraints:  ## Pin every dependency anew, for every platform and Python 3.11 on
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet uv
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make constraints' \
+		pyproject.toml > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean:  ## Remove .venv, build leftovers and caches; data/ and runs/ stay
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "error: found $$($(PYTHON) --version 2>/dev/null || echo "no $(PYTHON)"), expected Python 3.11 or later." \
+		"Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
+	@touch $@

@@ -1,0 +1,213 @@
+"""The phantom: a synthetic data set in the layout of MSD Task01_BrainTumour, made without any download.
+
+Brains come from the MNI152 maps inside nilearn's wheel (`phantom_anatomy`), tumours are grown in them
+(`phantom_tumour`) and four MR sequences are simulated (`phantom_image`). It looks like BraTS and is not:
+no number measured on it says anything about patients.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from joblib import Parallel, delayed
+from scipy import ndimage
+
+from brats_utils.labels import CHANNELS, MSD
+from brats_utils.phantom_anatomy import COARSE_MM, Noise, Tissues, draw_head, field_grid
+from brats_utils.phantom_image import render
+from brats_utils.phantom_tumour import grow_tumour
+from brats_utils.progress import progress
+
+VERSION = 1
+"""Raise it with every change to what is generated, so that an older phantom is not reused."""
+
+
+@dataclass(frozen=True)
+class PhantomCase:
+    """One synthetic patient.
+
+    Attributes:
+        image: (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is air.
+        label: (X, Y, Z) uint8, schema `labels.MSD`.
+        affine: (4, 4) float64, voxel to mm, RAS+.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    affine: np.ndarray
+
+
+def generate_case(seed: int, case_idx: int, *, spacing_mm: float = 2.0) -> PhantomCase:
+    """Make one case; the same seed and index are the same patient at every spacing.
+
+    Every third case has no enhancing tumour.
+
+    Args:
+        seed: of the data set, 0 or more.
+        case_idx: number of the case, from 0.
+        spacing_mm: voxel size; 1 mm gives MSD's 240 x 240 x 155.
+    """
+    head_rng, tumour_rng, image_rng = (np.random.default_rng([seed, case_idx, part]) for part in range(3))
+    tumour, head = grow_tumour(tumour_rng, draw_head(head_rng), enhances=case_idx % 3 != 2)
+    whole_field, coarse = field_grid(spacing_mm), field_grid(COARSE_MM)
+    box = _brain_box(head.tissues(coarse), spacing_mm, whole_field.shape)
+    grid = whole_field.crop(box)
+    tissues = head.tissues(grid)
+    depths = tumour.depths(grid, tissues)
+    mask = tissues.brain > image_rng.uniform(0.55, 0.72) + 0.03 * Noise(image_rng, 25).on(grid)
+    values = render(image_rng, grid, tissues, depths)
+    label = np.zeros(whole_field.shape, dtype=np.uint8)
+    for depth, value in zip(depths, (MSD.edema, MSD.necrotic, MSD.enhancing), strict=True):
+        label[box][(depth > 0) & mask] = value
+    image = np.zeros((*whole_field.shape, len(CHANNELS)), dtype=np.int16)
+    image[box] = _digitise(image_rng, values, mask)
+    return PhantomCase(image, label, np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0]))
+
+
+def _brain_box(tissues: Tissues, spacing_mm: float, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+    """The voxels around the brain: the rest is air and costs nothing.
+
+    Args:
+        tissues: of the coarse grid.
+        spacing_mm: of the grid wanted.
+        shape: of the grid wanted.
+    """
+    x, y, z = (
+        slice(max(int((part.start - 1) * COARSE_MM / spacing_mm), 0), min(int((part.stop + 1) * COARSE_MM / spacing_mm), n))
+        for part, n in zip(ndimage.find_objects((tissues.brain > 0.45).astype(np.uint8))[0], shape, strict=True)
+    )
+    return x, y, z
+
+
+def _digitise(rng: np.random.Generator, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Integers in a scale of the scanner's own, air 0, now and then a cut field of view.
+
+    Args:
+        rng: source of randomness.
+        values: (X, Y, Z, 4) float32, white matter about 1.
+        mask: (X, Y, Z) bool, inside the skull.
+    """
+    image = np.zeros(values.shape, dtype=np.int16)
+    for channel in range(values.shape[-1]):
+        inside = values[..., channel][mask]
+        # raw maxima in the release go from 300 to 32767
+        scale = np.exp(rng.uniform(np.log(300), np.log(30000))) / inside.max()
+        image[..., channel][mask] = np.clip(np.rint(inside * scale), 1, 32767)
+    if rng.random() < 0.1:  # one sequence was planned too small
+        channel, share = rng.integers(values.shape[-1]), rng.uniform(0.03, 0.12)
+        cut = int(share * values.shape[1])
+        image[:, :cut, :, channel] = 0
+    return image
+
+
+def generate_dataset(
+    root: Path,
+    *,
+    num_training: int,
+    num_test: int = 2,
+    spacing_mm: float = 2.0,
+    seed: int = 0,
+    num_workers: int | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Write a phantom in the layout of MSD, or reuse the one that is there.
+
+    Args:
+        root: folder to make, with dataset.json, imagesTr, labelsTr and imagesTs.
+        num_training: labelled cases.
+        num_test: cases without label, in imagesTs.
+        spacing_mm: voxel size.
+        seed: of the whole data set.
+        num_workers: processes; None for one per core. The result does not depend on it.
+        show_progress: show a bar.
+
+    Returns:
+        `root`.
+
+    Raises:
+        FileExistsError: if `root` holds anything but this very phantom.
+    """
+    document = _describe(num_training, num_test, spacing_mm, seed)
+    if root.exists() and any(root.iterdir()):
+        _check_same(root, document)
+        return root
+    partial = root.with_name(f".part-{os.getpid()}-{root.name}")
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (partial / folder).mkdir(parents=True)
+    try:
+        jobs = (delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_training + num_test))
+        # the workers leave soon after the last case, so that training has the memory to itself
+        workers = Parallel(n_jobs=num_workers or os.cpu_count(), return_as="generator", idle_worker_timeout=20)
+        for _ in progress(workers(jobs), "Phantom", enabled=show_progress, total=num_training + num_test):
+            pass
+        (partial / "dataset.json").write_text(json.dumps(document, indent=1))
+        partial.replace(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def _case_name(case_idx: int) -> str:
+    """File name of a case, counted from 1 as in MSD."""
+    return f"PHANTOM_{case_idx + 1:03d}.nii.gz"
+
+
+def _write_case(root: Path, seed: int, case_idx: int, spacing_mm: float, labelled: bool) -> None:
+    """Generate one case and write its files."""
+    case = generate_case(seed, case_idx, spacing_mm=spacing_mm)
+    files = [("imagesTr" if labelled else "imagesTs", case.image)] + ([("labelsTr", case.label)] if labelled else [])
+    for folder, volume in files:
+        image = nib.Nifti1Image(volume, case.affine)
+        image.header.set_xyzt_units("mm")
+        image.set_sform(case.affine, code=1)
+        image.set_qform(case.affine, code=1)
+        nib.save(image, root / folder / _case_name(case_idx))
+
+
+def _describe(num_training: int, num_test: int, spacing_mm: float, seed: int) -> dict[str, Any]:
+    """The dataset.json; keys and spelling as in MSD's own, plus `phantom`."""
+    names = [_case_name(i) for i in range(num_training + num_test)]
+    return {
+        "name": "BRATS",
+        "description": "Synthetic gliomas in synthetic brains: for learning, never for medicine",
+        "reference": "MNI ICBM152 2009a maps as shipped with nilearn",
+        "licence": "Apache-2.0",
+        "release": f"phantom {VERSION}",
+        "tensorImageSize": "4D",
+        "modality": {str(i): "t1gd" if name == "T1gd" else name for i, name in enumerate(CHANNELS)},
+        "labels": {
+            "0": "background",
+            str(MSD.edema): "edema",
+            str(MSD.necrotic): "non-enhancing tumor",
+            str(MSD.enhancing): "enhancing tumour",
+        },
+        "numTraining": num_training,
+        "numTest": num_test,
+        "training": [
+            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names[:num_training]
+        ],
+        "test": [f"./imagesTs/{name}" for name in names[num_training:]],
+        "phantom": {"version": VERSION, "seed": seed, "spacing_mm": spacing_mm},
+    }
+
+
+def _check_same(root: Path, document: dict[str, Any]) -> None:
+    """Refuse a folder that holds anything but the phantom described."""
+    path = root / "dataset.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        found = None
+    if found == document:
+        return
+    keys = ("phantom", "numTraining", "numTest")
+    what = "files but no readable dataset.json" if found is None else {key: found.get(key) for key in keys}
+    raise FileExistsError(
+        f"{root}: found {what}, expected {({key: document[key] for key in keys})}. "
+        "Choose another folder, or delete this one to have it generated again."
+    )

@@ -1,0 +1,220 @@
+"""Anatomy of the phantom: the MNI152 brain, deformed at random and pushed aside by what grows in it.
+
+Everything is a function of position in millimetres, so that a case is the same patient at every spacing.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+from scipy import ndimage
+from torch.nn.functional import grid_sample
+
+FIELD_MM = (240.0, 240.0, 155.0)
+"""Field of view. Source: every image of Task01_BrainTumour is 240 x 240 x 155 voxels of 1 mm."""
+
+COARSE_MM = 4.0
+"""Spacing on which shapes are grown; finer detail comes from noise that is evaluated where needed."""
+
+MEAN_SCALE = 0.945
+"""Size of the median patient's brain relative to MNI152 (an average that came out large): 1430 mL."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A box of voxel centres, axis by axis.
+
+    Attributes:
+        axes: three increasing arrays of positions in mm, RAS+.
+    """
+
+    axes: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along each axis."""
+        return len(self.axes[0]), len(self.axes[1]), len(self.axes[2])
+
+    def coordinates(self) -> list[np.ndarray]:
+        """Three float32 arrays of mm that broadcast to `shape`."""
+        return list(np.ix_(*(axis.astype(np.float32) for axis in self.axes)))
+
+    def crop(self, box: tuple[slice, slice, slice]) -> "Grid":
+        """The part of the grid inside `box`, in voxels."""
+        x, y, z = (axis[part] for axis, part in zip(self.axes, box, strict=True))
+        return Grid((x, y, z))
+
+
+def field_grid(spacing_mm: float) -> Grid:
+    """The whole field of view: (240, 240, 155) voxels at 1 mm, (120, 120, 78) at 2 mm."""
+    x, y, z = (np.arange(np.ceil(size / spacing_mm)) * spacing_mm for size in FIELD_MM)
+    return Grid((x, y, z))
+
+
+def interpolate(lattice: np.ndarray, lattice_mm: float, grid: Grid) -> np.ndarray:
+    """Evaluate a cubic B-spline with the given coefficients: smooth, never outside their range.
+
+    Args:
+        lattice: (..., X, Y, Z) coefficients over the whole field, the first at 0 mm.
+        lattice_mm: their spacing.
+        grid: where to evaluate.
+
+    Returns:
+        (..., *grid.shape) float32.
+    """
+    values = lattice.astype(np.float32)
+    for dim, axis in enumerate(grid.axes, start=lattice.ndim - 3):
+        distance = np.abs(axis[:, None] / lattice_mm - np.arange(lattice.shape[dim]))
+        near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2 - distance, 0, None) ** 3 / 6
+        weights = np.where(distance < 1, near, far)
+        weights /= weights.sum(axis=1, keepdims=True)  # no dimming where the lattice ends
+        values = np.moveaxis(np.moveaxis(values, dim, -1) @ weights.T.astype(np.float32), -1, dim)
+    return values
+
+
+class Noise:
+    """A smooth random field over the whole field of view, about zero mean and unit variance.
+
+    Args:
+        rng: source of randomness; the same draws whatever the grid.
+        scale_mm: size of its blobs.
+    """
+
+    def __init__(self, rng: np.random.Generator, scale_mm: float) -> None:
+        self.scale_mm = scale_mm
+        shape = [int(size / scale_mm) + 3 for size in FIELD_MM]
+        self.lattice = rng.standard_normal(shape, dtype=np.float32) / 0.479**1.5  # a B-spline keeps .479 per axis
+
+    def on(self, grid: Grid) -> np.ndarray:
+        """Its values on a grid, float32."""
+        return interpolate(self.lattice, self.scale_mm, grid)
+
+
+@dataclass(frozen=True)
+class Tissues:
+    """What a brain is made of: float32 arrays of one grid's shape, fractions of 0 to 1.
+
+    Attributes:
+        brain: 1 inside, falling through .5 at the surface.
+        csf: cerebrospinal fluid.
+        gm: grey matter.
+        wm: white matter.
+        ventricle: the part of `csf` inside the ventricles.
+        x: mm right of the midline plane.
+        y: mm before the anterior commissure (MNI).
+        z: mm above the anterior commissure (MNI).
+    """
+
+    brain: np.ndarray
+    csf: np.ndarray
+    gm: np.ndarray
+    wm: np.ndarray
+    ventricle: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+
+
+@dataclass(frozen=True)
+class Head:
+    """One patient's head, as the map from the field of view to MNI space.
+
+    Attributes:
+        matrix: (3, 3) mm to mm.
+        centre_mm: where the middle of the MNI brain lies in the field.
+        displacement: (3, X, Y, Z) mm on the coarse grid, added to a position before `matrix`.
+        sulci: how far the sulci gape, 1 as in MNI152.
+        sulcus_noise: makes neighbouring sulci differ.
+    """
+
+    matrix: np.ndarray
+    centre_mm: np.ndarray
+    displacement: np.ndarray
+    sulci: float
+    sulcus_noise: Noise
+
+    def tissues(self, grid: Grid) -> Tissues:
+        """Sample the atlas at every voxel of a grid."""
+        atlas, origin_mm, middle_mm = load_atlas()
+        moved = interpolate(self.displacement, COARSE_MM, grid)
+        offset = [moved[k] + (grid.coordinates()[k] - np.float32(self.centre_mm[k])) for k in range(3)]
+        matrix = self.matrix.astype(np.float32)
+        mni = [sum(matrix[k, j] * offset[j] for j in range(3)) + np.float32(middle_mm[k]) for k in range(3)]
+        extent = np.array(atlas.shape[:0:-1]) - 1  # torch wants the last axis first, scaled to -1..1
+        scaled = [2 * (mni[k] - np.float32(origin_mm[k])) / np.float32(extent[2 - k]) - 1 for k in (2, 1, 0)]
+        where = torch.from_numpy(np.stack(scaled, axis=-1)[None])
+        brain, gm, wm, ventricle = grid_sample(atlas[None], where, align_corners=True)[0].numpy()
+        csf = np.clip(1 - gm - wm, 0, 1)
+        csf = np.clip(np.maximum(csf * self.sulci * np.exp(0.6 * self.sulcus_noise.on(grid)), ventricle), 0, 1)
+        wm = wm**3 / (wm**3 + gm**3 + 1e-6)  # one patient's cortex is sharper than the average of 152
+        return Tissues(brain, csf, (1 - csf) * (1 - wm), (1 - csf) * wm, ventricle, *mni)
+
+    def pushed(self, source: np.ndarray) -> "Head":
+        """The same head with tissue pushed out of where `source` (per voxel, on the coarse grid) is positive."""
+        return replace(self, displacement=self.displacement - swell(source))
+
+
+def draw_head(rng: np.random.Generator) -> Head:
+    """Draw size, proportions, tilt, position, fine shape and atrophy of one head."""
+    angles = np.deg2rad(rng.normal(0, 4, 3))
+    tilt = np.eye(3)
+    for (i, j), angle in zip(((1, 2), (0, 2), (0, 1)), angles, strict=True):
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        tilt = tilt @ turn
+    size = MEAN_SCALE * np.exp(rng.normal(0, 0.02) + rng.normal(0, 0.02, 3)) * [rng.choice((-1, 1)), 1, 1]
+    coarse = field_grid(COARSE_MM)
+    elastic = sum(amp * np.stack([Noise(rng, mm).on(coarse) for _ in range(3)]) for amp, mm in ((4.0, 45), (1.2, 16)))
+    centre = np.array(FIELD_MM) / 2 + rng.normal(0, [3, 5, 2])
+    atrophy = rng.uniform(0, 1)
+    head = Head(np.diag(1 / size) @ tilt, centre, np.asarray(elastic), 0.8 + 2.2 * atrophy, Noise(rng, 9))
+    return head.pushed((1.1 * atrophy - 0.35) * head.tissues(coarse).ventricle)
+
+
+def swell(source: np.ndarray) -> np.ndarray:
+    """Displacement of a soft medium in which volume appears: the gradient of Poisson's equation.
+
+    Args:
+        source: (X, Y, Z) relative growth per voxel on the coarse grid; negative shrinks.
+
+    Returns:
+        (3, X, Y, Z) float32, mm.
+    """
+    size = [3 * n // 2 for n in source.shape]  # padding: what leaves on the right must not enter on the left
+    k = np.meshgrid(*(2 * np.pi * np.fft.fftfreq(n, COARSE_MM) for n in size[:2]),
+                    2 * np.pi * np.fft.rfftfreq(size[2], COARSE_MM), indexing="ij", sparse=True)  # fmt: skip
+    squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    squared[0, 0, 0] = np.inf
+    potential = np.fft.rfftn(source, s=size, axes=(0, 1, 2)) / squared
+    nx, ny, nz = source.shape
+    parts = [np.fft.irfftn(-1j * k[axis] * potential, s=size, axes=(0, 1, 2))[:nx, :ny, :nz] for axis in range(3)]
+    return np.stack(parts).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def load_atlas() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Read the MNI152 maps out of nilearn's wheel; nothing is downloaded.
+
+    Returns:
+        (4, X, Y, Z) float32 tensor of brain, GM, WM and ventricles at 1 mm, position of its first
+        voxel in MNI mm, and the middle of the brain in MNI mm.
+    """
+    t1, gm, wm = (
+        load(resolution=1).get_fdata(dtype=np.float32)
+        for load in (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template)
+    )
+    mask = ndimage.gaussian_filter((t1[::2, ::2, ::2] > 0).astype(np.float32), 2) > 0.5  # without nerves and vessels
+    depth = 2 * (ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask))
+    x, y, z = (np.arange(n) for n in t1.shape)
+    depth = interpolate(depth, 2.0, Grid((x, y, z)))
+    origin = load_mni152_template(resolution=1).affine[:3, 3]
+    deep = (depth > 18) & (np.abs(x + origin[0]) < 42)[:, None, None]
+    ventricle = ndimage.gaussian_filter(np.clip(1.6 * (1 - gm - wm), 0, 1) * deep, 0.5)
+    brain = np.clip(0.5 + depth / 16, 0, 1)  # a ramp of 8 mm each way
+    box = ndimage.find_objects((brain > 0).astype(np.uint8))[0]
+    middle = origin + [2 * (part.start + part.stop - 1) / 2 for part in ndimage.find_objects(mask.astype(np.uint8))[0]]
+    atlas = np.stack([part[box] for part in (brain, gm, wm, ventricle)]).astype(np.float32)
+    return torch.from_numpy(atlas), origin + [part.start for part in box], middle

@@ -1,0 +1,183 @@
+"""Images of the phantom: what four MR sequences make of tissues and tumour."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from brats_utils.labels import CHANNELS
+from brats_utils.phantom_anatomy import Grid, Noise, Tissues
+
+Range = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """How one channel looks; every range is least, median, largest over patients.
+
+    Contrasts are in standard deviations of normal brain; tissues relative to white matter.
+    Source: statistics of 16 BraTS/TCGA cases, docs/phantom.md.
+
+    Attributes:
+        csf: brightness of CSF, white matter being 1.
+        gm: brightness of grey matter, white matter being 1.
+        edema: contrast of edema.
+        necrotic: contrast of necrotic core that does not enhance.
+        solid: contrast of the core of a tumour that does not enhance at all.
+        enhancing: contrast of enhancing tumour.
+        texture: SD inside edema, core and enhancement.
+        noise: SD of the scanner's noise.
+        noise_mm: its correlation, in plane and across planes, as sigma of a Gaussian.
+        bias: SD of the bias field, relative.
+    """
+
+    csf: Range
+    gm: Range
+    edema: Range
+    necrotic: Range
+    solid: Range
+    enhancing: Range
+    texture: tuple[float, float, float]
+    noise: float
+    noise_mm: tuple[float, float]
+    bias: float
+
+
+SEQUENCES = {
+    "FLAIR": Sequence((0.08, 0.25, 0.5), (1.05, 1.2, 1.4), (1.2, 2.8, 4.7), (0.3, 2.6, 4.3), (1.5, 3.0, 4.5),
+                      (1.2, 2.8, 5.6), (1.0, 0.9, 0.9), 0.12, (0.85, 2.4), 0.048),
+    "T1w": Sequence((0.2, 0.38, 0.55), (0.72, 0.83, 0.94), (-0.4, -0.08, 1.0), (-1.7, -0.9, 0.7), (-1.7, -0.9, 0.2),
+                    (-0.9, 0.12, 1.7), (0.55, 0.55, 0.55), 0.09, (1.0, 2.4), 0.032),
+    "T1gd": Sequence((0.2, 0.38, 0.55), (0.76, 0.87, 0.97), (-0.9, -0.1, 1.2), (-2.1, -0.8, 1.2), (-1.7, -0.7, 0.5),
+                     (1.9, 2.9, 5.0), (0.6, 0.5, 0.9), 0.11, (0.9, 1.4), 0.040),
+    "T2w": Sequence((2.1, 2.8, 3.6), (1.15, 1.32, 1.5), (0.4, 1.3, 2.1), (0.4, 1.74, 4.5), (1.0, 2.0, 3.2),
+                    (0.2, 1.42, 2.6), (0.8, 0.7, 0.6), 0.07, (0.95, 2.4), 0.044),
+}  # fmt: skip
+"""Keys are `labels.CHANNELS`."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Soft extent of the tumour's parts, float32 of 0 to 1, nested as whole > core > enhancing."""
+
+    whole: np.ndarray
+    core: np.ndarray
+    enhancing: np.ndarray
+
+
+def render(
+    rng: np.random.Generator, grid: Grid, tissues: Tissues, depths: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Draw all four channels.
+
+    Args:
+        rng: source of randomness.
+        grid: the voxels.
+        tissues: of that grid.
+        depths: whole tumour, core and enhancement in mm, positive inside (`Tumour.depths`).
+
+    Returns:
+        (X, Y, Z, 4) float32, white matter about 1 and air not yet masked.
+    """
+    whole, core, enhancing = depths
+    edge = rng.uniform(0.8, 1.8)  # mm; edema fades over about four times this
+    masks = Masks(_ramp(whole - 0.7, edge), _ramp(core, 0.8), _ramp(enhancing - 0.5, 0.45))  # readers draw the outer edge
+    solid = not (enhancing > 0).any()
+    contrasts = draw_contrasts(rng, solid=solid)
+    textures = [Noise(rng, mm).on(grid) for mm in (9, 5, 14)]
+    extras = _extras(rng, grid, tissues)
+    channels = []
+    for name in CHANNELS:
+        look = SEQUENCES[name]
+        clean = _healthy(rng, look, grid, tissues, textures)
+        normal = (tissues.brain > 0.55) & (whole < -4)
+        mean, spread = float(clean[normal].mean()), float(clean[normal].std())
+        clean += spread * extras.get(name, 0)
+        for part, contrast, sd, k in zip(
+            (masks.whole, masks.core, masks.enhancing), contrasts[name], look.texture, (0, 2, 1), strict=True
+        ):
+            target = mean + spread * (contrast + sd * (0.8 * textures[k] + 0.5 * textures[1]))
+            clean += part * (target - clean) * (0.88 if part is masks.whole else 1.0)
+        channels.append(_scan(rng, look, grid, clean, spread))
+    return np.stack(channels, axis=-1)
+
+
+def _ramp(depth: np.ndarray, width_mm: float) -> np.ndarray:
+    """1 inside, 0 outside, logistic in between."""
+    return 1 / (1 + np.exp(np.clip(-depth / np.float32(width_mm), -30, 30)))
+
+
+def _draw(rng_z: float, low_median_high: Range) -> float:
+    """The value that lies `rng_z` standard deviations from the median; two of them reach the ends."""
+    low, median, high = low_median_high
+    z = float(np.clip(rng_z, -2, 2))
+    return median + z / 2 * ((high - median) if z > 0 else (median - low))
+
+
+def draw_contrasts(rng: np.random.Generator, *, solid: bool) -> dict[str, tuple[float, float, float]]:
+    """Contrast of edema, non-enhancing core and enhancement in every channel.
+
+    Args:
+        rng: source of randomness.
+        solid: True for a tumour without enhancement: its core is tissue rather than necrosis.
+    """
+    contrasts = {}
+    cyst = rng.normal()  # watery cores are bright on T2w and dark on everything else
+    for name, look in SEQUENCES.items():
+        shared, own = rng.normal(), rng.normal(size=3)  # what is bright in one part of a tumour is so in the others
+        z = 0.6 * shared + 0.8 * own
+        z[1] = 0.5 * z[1] + 0.85 * (cyst if name == "T2w" else -cyst)
+        parts = (look.edema, look.solid if solid else look.necrotic, look.enhancing)
+        edema, core, enhancing = (_draw(zi, part) for zi, part in zip(z, parts, strict=True))
+        if name == "T1gd":  # the definition of enhancement, whatever the draws
+            core = min(core, edema + 0.8)
+            enhancing = max(enhancing, edema + 1.3, core + 1.3)
+        contrasts[name] = (edema, core, enhancing)
+    return contrasts
+
+
+def _healthy(
+    rng: np.random.Generator, look: Sequence, grid: Grid, tissues: Tissues, textures: list[np.ndarray]
+) -> np.ndarray:
+    """A brain without tumour, white matter at 1."""
+    csf, gm = _draw(rng.normal(), look.csf), _draw(rng.normal(), look.gm)
+    grain = 1 + rng.uniform(0.005, 0.015) * textures[1] + rng.uniform(0.01, 0.02) * textures[0]
+    water = np.clip(tissues.csf * (1 + 0.6 * Noise(rng, 8).on(grid)), tissues.ventricle, 1)  # no two sequences agree
+    dry = (1 - water) / (tissues.gm + tissues.wm + 1e-3)
+    return (water * np.float32(csf) + dry * (tissues.gm * np.float32(gm) + tissues.wm)) * grain
+
+
+def _extras(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> dict[str, np.ndarray]:
+    """What is bright without being tumour, in SD of normal brain: vessels and choroid plexus, white-matter lesions."""
+    near = np.clip(ndimage.gaussian_filter(tissues.ventricle, 4 / _spacing(grid)) * 4, 0, 1)
+    spots = np.clip(Noise(rng, 6).on(grid) - rng.uniform(1.8, 2.6), 0, 1)
+    lesions = tissues.wm * (rng.uniform(0.2, 1.6) * near + rng.uniform(0.5, 2) * spots)
+    a, b = Noise(rng, 14).on(grid), Noise(rng, 14).on(grid)
+    tubes = np.exp(-(a**2 + b**2) / 0.02)  # where two random surfaces cross runs a curve
+    outer = np.clip((0.8 - tissues.brain) * 4, 0, 1) + tissues.csf
+    midline = np.exp(-((tissues.x / 2.5) ** 2)) * np.clip((0.75 - tissues.brain) * 5, 0, 1)
+    choroid = tissues.ventricle * np.clip(Noise(rng, 7).on(grid) - 0.8, 0, 1)
+    vessels = rng.uniform(2, 6) * np.clip(outer, 0.3, 1) * tubes + rng.uniform(2, 7) * midline + rng.uniform(2, 5) * choroid
+    remnants = rng.uniform(1, 5) * np.clip(0.7 - tissues.brain, 0, 0.2) * 5 * np.clip(Noise(rng, 20).on(grid) - 0.8, 0, 1)
+    return {
+        "FLAIR": lesions + 0.6 * remnants,
+        "T1w": remnants,
+        "T1gd": vessels + remnants,
+        "T2w": 0.4 * lesions + 0.8 * remnants,
+    }
+
+
+def _scan(rng: np.random.Generator, look: Sequence, grid: Grid, clean: np.ndarray, spread: float) -> np.ndarray:
+    """Blur by the scanner's resolution, shade by the coil, add noise that the co-registration has smoothed."""
+    mm = _spacing(grid)
+    plane, across = rng.uniform(0.4, 0.8), rng.uniform(0.5, 1.0) * look.noise_mm[1]
+    blurred = ndimage.gaussian_filter(clean, (plane / mm, plane / mm, across / mm), truncate=3)
+    bias = 1 + look.bias * rng.uniform(0.6, 2) * Noise(rng, 75).on(grid)
+    sigma = (look.noise_mm[0] / mm, look.noise_mm[0] / mm, look.noise_mm[1] / mm)
+    noise = ndimage.gaussian_filter(rng.standard_normal(grid.shape, dtype=np.float32), sigma, truncate=3)
+    return blurred * bias + np.float32(look.noise * rng.uniform(0.5, 1.5) * spread / noise.std()) * noise
+
+
+def _spacing(grid: Grid) -> float:
+    """Voxel size in mm."""
+    return float(grid.axes[0][1] - grid.axes[0][0])

@@ -1,0 +1,38 @@
+"""Fixtures for all tests: data to run on, and W&B kept away from its user's account and folders."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key reaches a test, and nothing that W&B writes leaves its temporary folder; the mode is the test's to choose."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # `wandb login` keeps keys in ~/.netrc
+    for kind in ("", "_CONFIG", "_CACHE", "_DATA"):
+        folder = tmp_path / f"wandb{kind.lower()}"
+        folder.mkdir()  # W&B falls back to the system's folders where one is missing
+        monkeypatch.setenv(f"WANDB{kind}_DIR", str(folder))
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six labelled synthetic cases at 4 mm, in the layout of MSD; shared by all tests, so do not write into it."""
+    from brats_utils.phantom import generate_dataset  # here, so that tests without data start without torch
+
+    return generate_dataset(
+        tmp_path_factory.mktemp("phantom") / "dataset", num_training=6, spacing_mm=4.0, seed=0, show_progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def real_dir() -> Path:
+    """Real scans, `msd/` and `tcga/`, which are not part of the repository."""
+    path = Path(os.environ.get("BRATS_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
+    if not path.is_dir():
+        pytest.skip(f"no real scans in {path}; BRATS_REAL_DATA names another folder")
+    return path

@@ -1,0 +1,119 @@
+import pickle
+
+import pytest
+import torch
+
+from brats_utils.model import (
+    Checkpoint,
+    CheckpointError,
+    RegionLoss,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+LOSS = {"smooth_nr": 1e-5, "smooth_dr": 1e-5, "squared_pred": True, "to_onehot_y": False, "sigmoid": True}
+
+
+def make_checkpoint(**changes):
+    state = {"state": {}, "param_groups": []}
+    content = {"model": build_model(init_filters=8).state_dict(), "config": {"init_filters": 8}, "epoch": 2}
+    content |= {"mean_dice": 0.5, "best_dice": 0.6, "run_id": "abc"}
+    return Checkpoint(**(content | {"optimizer": state, "schedule": {}, "scaler": {}} | changes))
+
+
+def test_network_gives_one_logit_a_region_on_the_same_grid():
+    assert build_model(init_filters=8)(torch.zeros(1, 4, 16, 24, 16)).shape == (1, 3, 16, 24, 16)
+
+
+def test_network_has_the_size_of_the_published_one():
+    weights = sum(parameter.numel() for parameter in build_model(init_filters=16).parameters())
+    assert weights == pytest.approx(4.7e6, rel=0.01)
+
+
+def test_smoothing_gives_a_correct_empty_prediction_no_loss():
+    quiet, empty = torch.full((1, 3, 8, 8, 8), -20.0), torch.zeros(1, 3, 8, 8, 8)
+    smooth = RegionLoss(**LOSS, batch=False, bce_weight=0.0)
+    classic = RegionLoss(**LOSS | {"smooth_nr": 0.0}, batch=False, bce_weight=0.0)
+    assert smooth(quiet, empty).item() == pytest.approx(0, abs=1e-4)
+    assert classic(quiet, empty).item() == pytest.approx(1)
+
+
+def test_cross_entropy_adds_to_the_loss_by_its_weight():
+    logits, target = torch.zeros(1, 3, 4, 4, 4), torch.ones(1, 3, 4, 4, 4)
+    without, with_bce = (RegionLoss(**LOSS, batch=True, bce_weight=w)(logits, target) for w in (0.0, 2.0))
+    assert (with_bce - without).item() == pytest.approx(2 * 0.6931, abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "first_is_highest"), [("cosine", True), ("one_cycle", False)])
+def test_schedule_ends_near_zero(name, first_is_highest):
+    optimizer = build_optimizer(torch.nn.Linear(1, 1), name="adamw", learning_rate=0.1, weight_decay=0.0)
+    schedule = build_schedule(optimizer, name=name, num_steps=20)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(0.1)
+    assert (rates[0] == max(rates)) == first_is_highest
+    assert rates[-1] < 0.01
+
+
+def test_checkpoint_comes_back_as_it_was(tmp_path):
+    saved = make_checkpoint()
+    loaded = load_checkpoint(save_checkpoint(tmp_path / "a.pt", saved))
+    image = torch.rand(1, 4, 16, 16, 16)
+    assert torch.equal(loaded.build_model()(image), saved.build_model()(image))
+    assert (loaded.epoch, loaded.best_dice, loaded.run_id) == (2, 0.6, "abc")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_missing_checkpoint_names_the_notebook_that_makes_it(tmp_path):
+    with pytest.raises(CheckpointError, match="03_train makes it"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_truncated_checkpoint_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path / "a.pt", make_checkpoint())
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged|refused"):
+        load_checkpoint(path)
+
+
+def test_foreign_checkpoint_is_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of this tutorial"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "was_here"), "w"))
+
+    for name, save in (("torch.pt", torch.save), ("plain.pt", lambda o, p: p.write_bytes(pickle.dumps(o, protocol=2)))):
+        save(Evil(), tmp_path / name)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_checkpoint_of_another_architecture_is_refused():
+    with pytest.raises(CheckpointError, match="do not fit"):
+        make_checkpoint(config={"init_filters": 16}).build_model()
+
+
+def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "a.pt", make_checkpoint(epoch=1))
+
+    def fill_the_disk(content, target):
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, make_checkpoint(epoch=2))
+    assert load_checkpoint(path).epoch == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]

@@ -1,0 +1,51 @@
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from brats_utils import runner
+from brats_utils.runner import NotebookError, ParameterError, check_parameters, run_notebooks
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """Two tiny notebooks in place of the tutorial's; the second one fails if told to."""
+    monkeypatch.setattr(runner, "REPOSITORY", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name, code in (("01_a", "print('hello from', preset)"), ("02_b", "if fail:\n    raise ValueError('no luck')")):
+        parameters = new_code_cell('preset: str = "laptop"  # which\nfail: bool = False  # whether\nepochs: int = 3  # how many')
+        parameters.metadata["tags"] = ["parameters"]
+        notebook = new_notebook(cells=[parameters, new_code_cell(code)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+    return ("01_a", "02_b")
+
+
+def test_unknown_parameter_is_refused_and_the_known_ones_named(notebooks):
+    with pytest.raises(ParameterError, match="prset: unknown parameter; 01_a, 02_b have epochs, fail, preset"):
+        check_parameters({"prset": "smoke"}, notebooks)
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", "3"), ("epochs", True), ("preset", 3), ("fail", "no")])
+def test_wrong_type_is_refused(notebooks, name, value):
+    with pytest.raises(ParameterError, match=f"{name}: found .* expected"):
+        check_parameters({name: value}, notebooks)
+
+
+def test_notebooks_run_in_order_with_their_parameters(notebooks, tmp_path, capfd):
+    executed = run_notebooks({"preset": "smoke"}, tmp_path / "out", notebooks=notebooks)
+    assert [path.name for path in executed] == ["01_a.ipynb", "02_b.ipynb"]
+    assert "hello from smoke" in capfd.readouterr().out
+    assert "hello from smoke" in executed[0].read_text()
+
+
+def test_failing_cell_stops_the_run_in_plain_sight(notebooks, tmp_path):
+    with pytest.raises(NotebookError, match="02_b: cell .* failed with ValueError: no luck") as error:
+        run_notebooks({"fail": True}, tmp_path / "out", notebooks=notebooks)
+    assert "raise ValueError('no luck')" in str(error.value)
+    assert "no luck" in (tmp_path / "out/02_b.ipynb").read_text()
+
+
+def test_nothing_is_executed_when_a_parameter_is_wrong(notebooks, tmp_path):
+    with pytest.raises(ParameterError):
+        run_notebooks({"epochs": "many"}, tmp_path / "out", notebooks=notebooks)
+    assert not (tmp_path / "out").exists()

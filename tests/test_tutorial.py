@@ -1,0 +1,87 @@
+"""The whole tutorial, executed by papermill on the preset `smoke`, twice."""
+
+import json
+import shutil
+
+import nbformat
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from brats_utils.cli import main
+from brats_utils.labels import REGIONS
+from brats_utils.model import load_checkpoint
+from brats_utils.runner import NOTEBOOKS, run_notebooks
+
+
+def run_smoke(output_dir):
+    parameters = {"preset": "smoke", "output_dir": str(output_dir), "wandb_mode": "offline"}
+    run_notebooks(parameters, output_dir)
+    return output_dir
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    return run_smoke(tmp_path_factory.mktemp("first"))
+
+
+def test_executed_notebooks_hold_figures_and_no_error(first_run):
+    pictures = {}
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(first_run / f"{name}.ipynb", as_version=4)
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        assert not [output for output in outputs if output.output_type == "error"]
+        pictures[name] = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert all(pictures.values()), pictures
+
+
+def test_metrics_hold_a_score_for_every_region(first_run):
+    metrics = json.loads((first_run / "metrics.json").read_text())
+    assert metrics["preset"] == "smoke"
+    for name in [region.name for region in REGIONS] + ["mean"]:
+        scores = metrics["test"][name]
+        assert 0 <= scores["low"] <= scores["dice"] <= scores["high"] <= 1
+        assert scores["cases"] == len(json.loads((first_run / "split.json").read_text())["parts"]["test"])
+
+
+def test_scores_are_those_of_the_predictions_on_disk(first_run):
+    table = pd.read_csv(first_run / "cases.csv")
+    files = json.loads((first_run / "split.json").read_text())["parts"]["test"]
+    assert sorted(table["case_id"]) == sorted(files)
+    dataset_dir = load_checkpoint(first_run / "checkpoints/best.pt").config["dataset_dir"]
+    for row in table.itertuples():
+        predicted = np.asanyarray(nib.load(first_run / f"predictions/{row.case_id}.nii.gz").dataobj) == 3
+        truth_path = run_relative(dataset_dir) / f"labelsTr/{row.case_id}.nii.gz"
+        truth = np.asanyarray(nib.load(truth_path).dataobj) == 3
+        total = predicted.sum() + truth.sum()
+        assert row.dice_ET == pytest.approx(2 * (predicted & truth).sum() / total if total else 1, abs=1e-4)
+
+
+def run_relative(path):
+    from brats_utils.paths import resolve_path
+
+    return resolve_path(path)
+
+
+def test_the_same_seed_gives_the_same_metrics(first_run, tmp_path):
+    second_run = run_smoke(tmp_path)
+    assert (second_run / "metrics.json").read_text() == (first_run / "metrics.json").read_text()
+    assert (second_run / "history.json").read_text() == (first_run / "history.json").read_text()
+
+
+def test_evaluate_command_repeats_the_notebooks_scores(first_run, tmp_path, capsys):
+    checkpoint = first_run / "checkpoints/best.pt"
+    data = run_relative(load_checkpoint(checkpoint).config["dataset_dir"])
+    main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--out", str(tmp_path)])
+    everything = pd.read_csv(tmp_path / "cases.csv").set_index("case_id")
+    tested = pd.read_csv(first_run / "cases.csv").set_index("case_id")
+    pd.testing.assert_frame_equal(everything.loc[tested.index], tested)
+    assert "region   Dice" in capsys.readouterr().out
+
+
+def test_notebook_run_before_its_input_exists_says_which_to_run_first(first_run, tmp_path):
+    shutil.copy(first_run / "split.json", tmp_path / "split.json")
+    parameters = {"preset": "smoke", "output_dir": str(tmp_path), "wandb_mode": "offline"}
+    with pytest.raises(RuntimeError, match="03_train"):
+        run_notebooks(parameters, tmp_path, notebooks=["04_inference"])
