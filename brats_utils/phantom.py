@@ -14,16 +14,16 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from scipy import ndimage
 
 from brats_utils.labels import CHANNELS, MSD
-from brats_utils.phantom_anatomy import COARSE_MM, Noise, Tissues, draw_head, field_grid
+from brats_utils.phantom_anatomy import COARSE_MM, Grid, Noise, Tissues, draw_head, field_grid
 from brats_utils.phantom_image import render
 from brats_utils.phantom_tumour import grow_tumour
 from brats_utils.progress import progress
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change to what is generated, so that an older phantom is not reused."""
 
 
@@ -59,7 +59,7 @@ def generate_case(seed: int, case_idx: int, *, spacing_mm: float = 2.0) -> Phant
     grid = whole_field.crop(box)
     tissues = head.tissues(grid)
     depths = tumour.depths(grid, tissues)
-    mask = tissues.brain > image_rng.uniform(0.55, 0.72) + 0.03 * Noise(image_rng, 25).on(grid)
+    mask = _strip_skull(image_rng, grid, tissues)
     values = render(image_rng, grid, tissues, depths)
     label = np.zeros(whole_field.shape, dtype=np.uint8)
     for depth, value in zip(depths, (MSD.edema, MSD.necrotic, MSD.enhancing), strict=True):
@@ -77,11 +77,22 @@ def _brain_box(tissues: Tissues, spacing_mm: float, shape: tuple[int, int, int])
         spacing_mm: of the grid wanted.
         shape: of the grid wanted.
     """
+    voxels = COARSE_MM / spacing_mm
+    extent = ndimage.find_objects((tissues.brain > 0.45).astype(np.uint8))[0]
     x, y, z = (
-        slice(max(int((part.start - 1) * COARSE_MM / spacing_mm), 0), min(int((part.stop + 1) * COARSE_MM / spacing_mm), n))
-        for part, n in zip(ndimage.find_objects((tissues.brain > 0.45).astype(np.uint8))[0], shape, strict=True)
+        slice(max(int((part.start - 1) * voxels), 0), min(int((part.stop + 1) * voxels), n))
+        for part, n in zip(extent, shape, strict=True)
     )
     return x, y, z
+
+
+def _strip_skull(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> np.ndarray:
+    """Bool mask of what is left of the scan: cut more or less close to the brain, now and then with slices missing."""
+    mask = tissues.brain > rng.uniform(0.55, 0.72) + 0.03 * Noise(rng, 25).on(grid)
+    if rng.random() < 0.06:
+        missing = int(rng.uniform(0.05, 0.2) * len(grid.axes[2]))
+        mask[:, :, slice(missing) if rng.random() < 0.5 else slice(-missing, None)] = False
+    return mask
 
 
 def _digitise(rng: np.random.Generator, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -99,9 +110,8 @@ def _digitise(rng: np.random.Generator, values: np.ndarray, mask: np.ndarray) ->
         scale = np.exp(rng.uniform(np.log(300), np.log(30000))) / inside.max()
         image[..., channel][mask] = np.clip(np.rint(inside * scale), 1, 32767)
     if rng.random() < 0.1:  # one sequence was planned too small
-        channel, share = rng.integers(values.shape[-1]), rng.uniform(0.03, 0.12)
-        cut = int(share * values.shape[1])
-        image[:, :cut, :, channel] = 0
+        cut = int(rng.uniform(0.03, 0.12) * values.shape[1])
+        image[:, :cut, :, rng.integers(values.shape[-1])] = 0
     return image
 
 
@@ -140,9 +150,11 @@ def generate_dataset(
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (partial / folder).mkdir(parents=True)
     try:
-        jobs = (delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_training + num_test))
+        jobs = (
+            delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_training + num_test)
+        )
         # the workers leave soon after the last case, so that training has the memory to itself
-        workers = Parallel(n_jobs=num_workers or os.cpu_count(), return_as="generator", idle_worker_timeout=20)
+        workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator", idle_worker_timeout=20)
         for _ in progress(workers(jobs), "Phantom", enabled=show_progress, total=num_training + num_test):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1))
@@ -188,9 +200,7 @@ def _describe(num_training: int, num_test: int, spacing_mm: float, seed: int) ->
         },
         "numTraining": num_training,
         "numTest": num_test,
-        "training": [
-            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names[:num_training]
-        ],
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names[:num_training]],
         "test": [f"./imagesTs/{name}" for name in names[num_training:]],
         "phantom": {"version": VERSION, "seed": seed, "spacing_mm": spacing_mm},
     }
@@ -206,8 +216,9 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
     if found == document:
         return
     keys = ("phantom", "numTraining", "numTest")
+    expected = {key: document[key] for key in keys}
     what = "files but no readable dataset.json" if found is None else {key: found.get(key) for key in keys}
     raise FileExistsError(
-        f"{root}: found {what}, expected {({key: document[key] for key in keys})}. "
+        f"{root}: found {what}, expected {expected}. "
         "Choose another folder, or delete this one to have it generated again."
     )

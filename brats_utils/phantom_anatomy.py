@@ -102,9 +102,9 @@ class Tissues:
         gm: grey matter.
         wm: white matter.
         ventricle: the part of `csf` inside the ventricles.
-        x: mm right of the midline plane.
-        y: mm before the anterior commissure (MNI).
-        z: mm above the anterior commissure (MNI).
+        x: MNI mm to the right of the midline.
+        y: MNI mm before the anterior commissure.
+        z: MNI mm above the anterior commissure.
     """
 
     brain: np.ndarray
@@ -115,6 +115,13 @@ class Tissues:
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
+
+    @property
+    def cerebrum(self) -> np.ndarray:
+        """Bool: neither cerebellum nor brainstem, where gliomas of adults hardly ever grow."""
+        below_tentorium = (self.z < -12) & (self.y < -38)
+        brainstem = (self.z < -4) & (np.abs(self.x) < 18) & (self.y < -10)
+        return ~(below_tentorium | brainstem)
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,9 @@ class Head:
 
     def pushed(self, source: np.ndarray) -> "Head":
         """The same head with tissue pushed out of where `source` (per voxel, on the coarse grid) is positive."""
-        return replace(self, displacement=self.displacement - swell(source))
+        # the skull does not give way: near the surface growth squeezes the sulci instead
+        free = np.clip(2 * self.tissues(field_grid(COARSE_MM)).brain - 1, 0, 1)
+        return replace(self, displacement=self.displacement - free * swell(source))
 
 
 def draw_head(rng: np.random.Generator) -> Head:

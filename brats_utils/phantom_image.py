@@ -23,7 +23,7 @@ class Sequence:
         gm: brightness of grey matter, white matter being 1.
         edema: contrast of edema.
         necrotic: contrast of necrotic core that does not enhance.
-        solid: contrast of the core of a tumour that does not enhance at all.
+        low_grade: contrast of the core of a tumour that does not enhance at all.
         enhancing: contrast of enhancing tumour.
         texture: SD inside edema, core and enhancement.
         noise: SD of the scanner's noise.
@@ -35,7 +35,7 @@ class Sequence:
     gm: Range
     edema: Range
     necrotic: Range
-    solid: Range
+    low_grade: Range
     enhancing: Range
     texture: tuple[float, float, float]
     noise: float
@@ -44,25 +44,16 @@ class Sequence:
 
 
 SEQUENCES = {
-    "FLAIR": Sequence((0.08, 0.25, 0.5), (1.05, 1.2, 1.4), (1.2, 2.8, 4.7), (0.3, 2.6, 4.3), (1.5, 3.0, 4.5),
+    "FLAIR": Sequence((0.08, 0.25, 0.5), (1.05, 1.2, 1.4), (1.3, 3.1, 4.9), (0.3, 2.8, 4.3), (1.5, 3.0, 4.5),
                       (1.2, 2.8, 5.6), (1.0, 0.9, 0.9), 0.12, (0.85, 2.4), 0.048),
-    "T1w": Sequence((0.2, 0.38, 0.55), (0.72, 0.83, 0.94), (-0.4, -0.08, 1.0), (-1.7, -0.9, 0.7), (-1.7, -0.9, 0.2),
+    "T1w": Sequence((0.2, 0.38, 0.55), (0.72, 0.83, 0.94), (-0.4, -0.08, 1.0), (-1.7, -0.8, 0.8), (-1.7, -0.8, 0.3),
                     (-0.9, 0.12, 1.7), (0.55, 0.55, 0.55), 0.09, (1.0, 2.4), 0.032),
-    "T1gd": Sequence((0.2, 0.38, 0.55), (0.76, 0.87, 0.97), (-0.9, -0.1, 1.2), (-2.1, -0.8, 1.2), (-1.7, -0.7, 0.5),
-                     (1.9, 2.9, 5.0), (0.6, 0.5, 0.9), 0.11, (0.9, 1.4), 0.040),
-    "T2w": Sequence((2.1, 2.8, 3.6), (1.15, 1.32, 1.5), (0.4, 1.3, 2.1), (0.4, 1.74, 4.5), (1.0, 2.0, 3.2),
+    "T1gd": Sequence((0.2, 0.38, 0.55), (0.76, 0.87, 0.97), (-0.9, -0.1, 1.2), (-2.0, -0.6, 1.2), (-1.7, -0.6, 0.5),
+                     (2.1, 3.2, 5.2), (0.6, 0.5, 0.9), 0.11, (0.9, 1.4), 0.040),
+    "T2w": Sequence((2.2, 3.1, 4.2), (1.1, 1.28, 1.5), (0.4, 1.4, 2.3), (0.4, 1.6, 4.5), (1.0, 1.9, 3.2),
                     (0.2, 1.42, 2.6), (0.8, 0.7, 0.6), 0.07, (0.95, 2.4), 0.044),
 }  # fmt: skip
 """Keys are `labels.CHANNELS`."""
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Soft extent of the tumour's parts, float32 of 0 to 1, nested as whole > core > enhancing."""
-
-    whole: np.ndarray
-    core: np.ndarray
-    enhancing: np.ndarray
 
 
 def render(
@@ -81,23 +72,21 @@ def render(
     """
     whole, core, enhancing = depths
     edge = rng.uniform(0.8, 1.8)  # mm; edema fades over about four times this
-    masks = Masks(_ramp(whole - 0.7, edge), _ramp(core, 0.8), _ramp(enhancing - 0.5, 0.45))  # readers draw the outer edge
-    solid = not (enhancing > 0).any()
-    contrasts = draw_contrasts(rng, solid=solid)
-    textures = [Noise(rng, mm).on(grid) for mm in (9, 5, 14)]
+    # readers outline where a change begins, so that the label's edge lies outside the middle of the ramp
+    parts = _ramp(whole - 1.2, edge), _ramp(core, 0.8), _ramp(enhancing - 0.5, 0.45)
+    contrasts = draw_contrasts(rng, enhances=bool((enhancing > 0).any()))
+    textures = [Noise(rng, mm).on(grid) for mm in (9, 14, 5)]  # edema, core, enhancement
     extras = _extras(rng, grid, tissues)
     channels = []
     for name in CHANNELS:
         look = SEQUENCES[name]
-        clean = _healthy(rng, look, grid, tissues, textures)
+        clean = _healthy(rng, look, grid, tissues, textures[2])
         normal = (tissues.brain > 0.55) & (whole < -4)
         mean, spread = float(clean[normal].mean()), float(clean[normal].std())
-        clean += spread * extras.get(name, 0)
-        for part, contrast, sd, k in zip(
-            (masks.whole, masks.core, masks.enhancing), contrasts[name], look.texture, (0, 2, 1), strict=True
-        ):
-            target = mean + spread * (contrast + sd * (0.8 * textures[k] + 0.5 * textures[1]))
-            clean += part * (target - clean) * (0.88 if part is masks.whole else 1.0)
+        clean += spread * extras[name]
+        for part, contrast, sd, texture in zip(parts, contrasts[name], look.texture, textures, strict=True):
+            target = mean + spread * (contrast + sd * (0.8 * texture + 0.5 * textures[2]))
+            clean += part * (target - clean)
         channels.append(_scan(rng, look, grid, clean, spread))
     return np.stack(channels, axis=-1)
 
@@ -114,12 +103,12 @@ def _draw(rng_z: float, low_median_high: Range) -> float:
     return median + z / 2 * ((high - median) if z > 0 else (median - low))
 
 
-def draw_contrasts(rng: np.random.Generator, *, solid: bool) -> dict[str, tuple[float, float, float]]:
+def draw_contrasts(rng: np.random.Generator, *, enhances: bool) -> dict[str, tuple[float, float, float]]:
     """Contrast of edema, non-enhancing core and enhancement in every channel.
 
     Args:
         rng: source of randomness.
-        solid: True for a tumour without enhancement: its core is tissue rather than necrosis.
+        enhances: False for a low-grade tumour: its core is tissue rather than necrosis.
     """
     contrasts = {}
     cyst = rng.normal()  # watery cores are bright on T2w and dark on everything else
@@ -127,7 +116,7 @@ def draw_contrasts(rng: np.random.Generator, *, solid: bool) -> dict[str, tuple[
         shared, own = rng.normal(), rng.normal(size=3)  # what is bright in one part of a tumour is so in the others
         z = 0.6 * shared + 0.8 * own
         z[1] = 0.5 * z[1] + 0.85 * (cyst if name == "T2w" else -cyst)
-        parts = (look.edema, look.solid if solid else look.necrotic, look.enhancing)
+        parts = (look.edema, look.necrotic if enhances else look.low_grade, look.enhancing)
         edema, core, enhancing = (_draw(zi, part) for zi, part in zip(z, parts, strict=True))
         if name == "T1gd":  # the definition of enhancement, whatever the draws
             core = min(core, edema + 0.8)
@@ -136,13 +125,11 @@ def draw_contrasts(rng: np.random.Generator, *, solid: bool) -> dict[str, tuple[
     return contrasts
 
 
-def _healthy(
-    rng: np.random.Generator, look: Sequence, grid: Grid, tissues: Tissues, textures: list[np.ndarray]
-) -> np.ndarray:
+def _healthy(rng: np.random.Generator, look: Sequence, grid: Grid, tissues: Tissues, texture: np.ndarray) -> np.ndarray:
     """A brain without tumour, white matter at 1."""
     csf, gm = _draw(rng.normal(), look.csf), _draw(rng.normal(), look.gm)
-    grain = 1 + rng.uniform(0.005, 0.015) * textures[1] + rng.uniform(0.01, 0.02) * textures[0]
-    water = np.clip(tissues.csf * (1 + 0.6 * Noise(rng, 8).on(grid)), tissues.ventricle, 1)  # no two sequences agree
+    grain = 1 + rng.uniform(0.005, 0.015) * texture + rng.uniform(0.01, 0.04) * Noise(rng, 22).on(grid)
+    water = np.clip(tissues.csf * (0.8 + 0.6 * Noise(rng, 8).on(grid)), tissues.ventricle, 1)  # no two sequences agree
     dry = (1 - water) / (tissues.gm + tissues.wm + 1e-3)
     return (water * np.float32(csf) + dry * (tissues.gm * np.float32(gm) + tissues.wm)) * grain
 
@@ -156,13 +143,14 @@ def _extras(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> dict[str,
     tubes = np.exp(-(a**2 + b**2) / 0.02)  # where two random surfaces cross runs a curve
     outer = np.clip((0.8 - tissues.brain) * 4, 0, 1) + tissues.csf
     midline = np.exp(-((tissues.x / 2.5) ** 2)) * np.clip((0.75 - tissues.brain) * 5, 0, 1)
-    choroid = tissues.ventricle * np.clip(Noise(rng, 7).on(grid) - 0.8, 0, 1)
-    vessels = rng.uniform(2, 6) * np.clip(outer, 0.3, 1) * tubes + rng.uniform(2, 7) * midline + rng.uniform(2, 5) * choroid
-    remnants = rng.uniform(1, 5) * np.clip(0.7 - tissues.brain, 0, 0.2) * 5 * np.clip(Noise(rng, 20).on(grid) - 0.8, 0, 1)
+    choroid = tissues.ventricle * np.clip(Noise(rng, 7).on(grid) - 1.1, 0, 1)
+    vessels = rng.uniform(2, 6) * np.clip(outer, 0.3, 1) * tubes + rng.uniform(2, 7) * midline
+    shell, patches = np.clip(3.5 - 5 * tissues.brain, 0, 1), np.clip(Noise(rng, 20).on(grid) - 0.8, 0, 1)
+    remnants = rng.uniform(1, 5) * shell * patches  # skull that the stripping left
     return {
         "FLAIR": lesions + 0.6 * remnants,
         "T1w": remnants,
-        "T1gd": vessels + remnants,
+        "T1gd": vessels + rng.uniform(2, 5) * choroid + remnants,
         "T2w": 0.4 * lesions + 0.8 * remnants,
     }
 
@@ -170,9 +158,11 @@ def _extras(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> dict[str,
 def _scan(rng: np.random.Generator, look: Sequence, grid: Grid, clean: np.ndarray, spread: float) -> np.ndarray:
     """Blur by the scanner's resolution, shade by the coil, add noise that the co-registration has smoothed."""
     mm = _spacing(grid)
-    plane, across = rng.uniform(0.4, 0.8), rng.uniform(0.5, 1.0) * look.noise_mm[1]
+    plane, across = rng.uniform(0.4, 0.8), rng.uniform(0.6, 1.2) * look.noise_mm[1]
     blurred = ndimage.gaussian_filter(clean, (plane / mm, plane / mm, across / mm), truncate=3)
-    bias = 1 + look.bias * rng.uniform(0.6, 2) * Noise(rng, 75).on(grid)
+    misplaced = np.clip(rng.normal(0, 0.5, 3), -1, 1) / mm  # what co-registration leaves
+    blurred = ndimage.shift(blurred, misplaced, order=1, mode="nearest")
+    bias = 1 + look.bias * rng.uniform(0.6, 2.2) * Noise(rng, 75).on(grid)
     sigma = (look.noise_mm[0] / mm, look.noise_mm[0] / mm, look.noise_mm[1] / mm)
     noise = ndimage.gaussian_filter(rng.standard_normal(grid.shape, dtype=np.float32), sigma, truncate=3)
     return blurred * bias + np.float32(look.noise * rng.uniform(0.5, 1.5) * spread / noise.std()) * noise

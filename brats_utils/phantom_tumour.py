@@ -79,9 +79,9 @@ class Plan:
         """In mm, lower is nearer to the middle of the core, which keeps to its hemisphere and out of CSF."""
         nearest = np.min([blob.distance(grid) for blob in self.blobs], axis=0)
         size = self.blobs[0].radius
-        score = nearest + 0.22 * size * self.lobes[0].on(grid) + 0.09 * size * self.lobes[1].on(grid)
+        score = nearest + 0.19 * size * self.lobes[0].on(grid) + 0.09 * size * self.lobes[1].on(grid)
         across = np.clip(-self.side * tissues.x / 6, 0, 1) * (0.6 + 0.4 * (tissues.wm < 0.5))
-        return score + 0.5 * size * across + 6 * tissues.ventricle + 60 * (tissues.brain < 0.5)
+        return score + 0.5 * size * across + 6 * tissues.ventricle + 60 * ((tissues.brain < 0.5) | ~tissues.cerebrum)
 
     def rim_score(self, grid: Grid, depth: np.ndarray) -> np.ndarray:
         """In mm, lower enhances sooner; `depth` is the distance to the surface of the core."""
@@ -95,8 +95,8 @@ class Plan:
     def edema_score(self, grid: Grid, tissues: Tissues, arrival: np.ndarray) -> np.ndarray:
         """In mm, lower is reached sooner; `arrival` is `travel` on the coarse grid."""
         coarse, fine = (noise.on(grid) for noise in self.fringe)
-        barrier = 6 * tissues.gm + 22 * tissues.csf + 60 * (tissues.brain < 0.5)
-        return interpolate(arrival, COARSE_MM, grid) + barrier + 2.5 * coarse + 0.8 * fine
+        barrier = 5 * tissues.gm + 22 * tissues.csf + 60 * (tissues.brain < 0.5)
+        return interpolate(arrival, COARSE_MM, grid) + barrier + 2.5 * coarse + 0.5 * fine
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,8 @@ def draw_plan(rng: np.random.Generator, tissues: Tissues, *, enhances: bool) -> 
         for median, spread, low, high in VOLUMES_ML[enhances]
     )
     enhancing = rng.uniform(*KINDS[kind][1:]) if enhances else 0.0
-    # cerebrum only; deep white matter and cortex alike
-    cerebrum = (tissues.z > -12) | ((tissues.y > -25) & (np.abs(tissues.x) > 20) & (tissues.z > -35))
-    odds = (cerebrum * (tissues.brain > 0.75) * (tissues.wm + 0.3 * tissues.gm) * (np.abs(tissues.x) > 8)).ravel()
+    allowed = tissues.cerebrum & (tissues.brain > 0.75) & (np.abs(tissues.x) > 8)
+    odds = (allowed * (tissues.wm + 0.3 * tissues.gm)).ravel()  # deep white matter and cortex alike
     index = np.unravel_index(rng.choice(odds.size, p=odds / odds.sum()), tissues.wm.shape)
     blobs = _draw_blobs(rng, np.array(index) * COARSE_MM, core_ml)
     size = blobs[0].radius
@@ -178,7 +177,6 @@ def grow_tumour(rng: np.random.Generator, head: Head, *, enhances: bool) -> tupl
     score = plan.core_score(coarse, tissues)
     core = score < _limit(score, plan.core_ml)
     swollen = travel(core, 0.3 + 0.7 * tissues.wm) < 12
-    # the skull does not give way: growth shifts what is deep and squeezes the sulci near the surface
     mass = rng.uniform(0.5, 1.3) * core + rng.uniform(0.05, 0.25) * (swollen & ~core)
     head = head.pushed(mass)
     tissues = head.tissues(coarse)
@@ -188,7 +186,7 @@ def grow_tumour(rng: np.random.Generator, head: Head, *, enhances: bool) -> tupl
     inside = depth > 0
     rim = plan.rim_score(coarse, depth)[inside]
     rim_limit = float(np.quantile(rim, plan.enhancing)) if enhances else -np.inf
-    arrival = travel(inside, (tissues.wm + 0.3 * tissues.gm) * (tissues.brain > 0.5))
+    arrival = travel(inside, (tissues.wm + 0.4 * tissues.gm) * (tissues.brain > 0.5) * tissues.cerebrum)
     edema = np.where(inside, np.inf, plan.edema_score(coarse, tissues, arrival))
     return Tumour(plan, arrival, (core_limit, rim_limit, _limit(edema, plan.edema_ml))), head
 

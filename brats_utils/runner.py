@@ -110,6 +110,7 @@ def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_
             progress_bar=False,
             stdout_file=sys.stdout,
             request_save_on_cell_execute=False,
+            extra_arguments=["--log-level=50"],  # the kernel's own warnings are not the notebook's
         )
     except PapermillExecutionError:
         os.replace(temporary, keep_failed)

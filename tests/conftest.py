@@ -9,12 +9,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key reaches a test, and nothing that W&B writes leaves its temporary folder; the mode is the test's to choose."""
+def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No key reaches a test, and nothing that W&B writes leaves a temporary folder; the mode is the test's to choose."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # `wandb login` keeps keys in ~/.netrc
+    home = tmp_path_factory.mktemp("wandb")  # not tmp_path, which a test may expect to be empty
+    monkeypatch.setenv("NETRC", str(home / "netrc"))  # `wandb login` keeps keys in ~/.netrc
     for kind in ("", "_CONFIG", "_CACHE", "_DATA"):
-        folder = tmp_path / f"wandb{kind.lower()}"
+        folder = home / f"dir{kind.lower()}"
         folder.mkdir()  # W&B falls back to the system's folders where one is missing
         monkeypatch.setenv(f"WANDB{kind}_DIR", str(folder))
 

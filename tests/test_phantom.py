@@ -39,7 +39,9 @@ def test_layout_and_dataset_json_are_those_of_msd(root: Path) -> None:
     document = json.loads((root / "dataset.json").read_text())
     check_dataset_json(document, MSD, source="phantom")
     assert document["modality"] == {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
-    assert (document["numTraining"], document["numTest"]) == (len(document["training"]), len(document["test"])) == (2, 1)
+    assert (
+        (document["numTraining"], document["numTest"]) == (len(document["training"]), len(document["test"])) == (2, 1)
+    )
     image, label = (nib.load(root / document["training"][0][key]) for key in ("image", "label"))
     assert image.shape == (60, 60, 39, 4)
     assert label.shape == (60, 60, 39)
@@ -119,5 +121,5 @@ def test_the_same_phantom_is_reused_and_anything_else_refused(root: Path) -> Non
     assert (root / "dataset.json").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match=r"found .*'seed': 0.* expected .*'seed': 1.* delete this one"):
         generate_dataset(root, **same, seed=1)
-    with pytest.raises(FileExistsError, match="no readable dataset.json"):
+    with pytest.raises(FileExistsError, match=r"no readable dataset\.json"):
         generate_dataset(root.parent, **same)

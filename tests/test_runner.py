@@ -12,7 +12,9 @@ def notebooks(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "REPOSITORY", tmp_path)
     (tmp_path / "notebooks").mkdir()
     for name, code in (("01_a", "print('hello from', preset)"), ("02_b", "if fail:\n    raise ValueError('no luck')")):
-        parameters = new_code_cell('preset: str = "laptop"  # which\nfail: bool = False  # whether\nepochs: int = 3  # how many')
+        parameters = new_code_cell(
+            'preset: str = "laptop"  # which\nfail: bool = False  # whether\nepochs: int = 3  # how many'
+        )
         parameters.metadata["tags"] = ["parameters"]
         notebook = new_notebook(cells=[parameters, new_code_cell(code)])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

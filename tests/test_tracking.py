@@ -1,0 +1,173 @@
+import os
+
+import pytest
+from wandb_log import read_artifacts, read_history, read_records
+
+from brats_utils.tracking import (
+    PROJECT,
+    fetch_checkpoint,
+    finish_run,
+    log_checkpoint,
+    log_dataset,
+    log_predictions,
+    resolve_mode,
+    start_run,
+)
+
+PLANTED_KEY = 20 * "a1"  # forty characters, as W&B's keys have
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"weights")
+    return path
+
+
+def run_folder(output_dir):
+    (folder,) = (output_dir / "wandb").glob("offline-run-*")
+    return folder
+
+
+def start(tmp_path, job_type="train", mode="offline", **settings):
+    return start_run(job_type=job_type, mode=mode, output_dir=tmp_path / "out", config={"seed": 0}, **settings)
+
+
+def test_without_a_key_the_mode_is_offline_and_says_how_to_change_that(capsys):
+    assert resolve_mode() == "offline"
+    assert "W&B: offline, no key found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_mode_of_the_environment_counts_for_auto_alone(monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert resolve_mode("auto") == mode
+    assert resolve_mode("offline") == "offline"
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="found 'on', expected auto, online, offline, disabled"):
+        resolve_mode("on")
+
+
+def test_key_without_a_server_falls_back_to_offline(monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", PLANTED_KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert resolve_mode("online") == "offline"
+    assert PLANTED_KEY not in "".join(capfd.readouterr())
+
+
+def test_run_carries_project_job_type_and_config(tmp_path):
+    finish_run(start(tmp_path, "inference"))
+    records = read_records(run_folder(tmp_path / "out"))
+    (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (run.project, run.job_type) == (PROJECT, "inference")
+    assert {item.key: item.value_json for item in run.config.update}["seed"] == "0"
+
+
+def test_metrics_are_drawn_against_their_own_steps_and_validation_keeps_its_maximum(tmp_path):
+    run = start(tmp_path)
+    run.log({"validation/validation_step": 1, "validation/mean_dice": 0.5})
+    finish_run(run)
+    records = read_records(run_folder(tmp_path / "out"))
+    metrics = [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
+    steps = {metric.glob_name: metric.step_metric for metric in metrics if metric.glob_name}
+    assert steps == {
+        "batch/*": "batch/batch_step",
+        "epoch/*": "epoch/epoch_step",
+        "validation/*": "validation/validation_step",
+    }
+    (validation,) = [metric for metric in metrics if metric.glob_name == "validation/*"]
+    assert validation.summary.max
+    assert validation.summary.last
+    assert read_history(records)[0]["validation/mean_dice"] == 0.5
+
+
+def test_each_checkpoint_is_a_version_of_its_own_with_aliases_and_metadata(tmp_path, checkpoint):
+    run = start(tmp_path)
+    log_checkpoint(run, checkpoint, epoch=1, mean_dice=0.5, is_best=True)
+    checkpoint.write_bytes(b"other weights")
+    log_checkpoint(run, checkpoint, epoch=2, mean_dice=0.4, is_best=False)
+    finish_run(run)
+    first, second = read_artifacts(read_records(run_folder(tmp_path / "out")))
+    assert first.name == second.name == f"{run.id}-checkpoint"
+    assert first.type == "model"
+    assert first.digest != second.digest
+    assert set(first.aliases) >= {"epoch_1", "best"}
+    assert "best" not in second.aliases
+    assert '"epoch":1' in first.metadata.replace(" ", "")
+
+
+def test_dataset_is_logged_by_reference_and_not_copied(tmp_path):
+    data = tmp_path / "phantom"
+    data.mkdir()
+    (data / "scan.nii.gz").write_bytes(os.urandom(100_000))
+    (tmp_path / "split.json").write_text("{}")
+    run = start(tmp_path, "dataset")
+    log_dataset(run, data, split_path=tmp_path / "split.json")
+    finish_run(run)
+    (artifact,) = read_artifacts(read_records(run_folder(tmp_path / "out")))
+    entries = {entry.path: entry for entry in artifact.manifest.contents}
+    assert entries["scan.nii.gz"].ref.startswith("file://")
+    assert not entries["split.json"].ref
+    assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()) < 100_000
+
+
+def test_everything_lies_inside_the_output_folder(tmp_path, checkpoint, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    run = start(tmp_path)
+    log_checkpoint(run, checkpoint, epoch=1, mean_dice=0.5, is_best=True)
+    finish_run(run)
+    assert not [path for path in home.rglob("*") if path.is_file()]
+    assert [path for path in (tmp_path / "out/wandb/artifacts/staging").iterdir()]
+
+
+def test_last_line_uploads_the_run_that_was_made(tmp_path, capsys):
+    finish_run(start(tmp_path))
+    line = capsys.readouterr().out.strip()
+    assert line.endswith(f"wandb sync {run_folder(tmp_path / 'out')}")
+
+
+def test_offline_the_local_best_is_taken_and_said(tmp_path, checkpoint, capsys):
+    run = start(tmp_path, "inference")
+    assert fetch_checkpoint(run, "", local_path=checkpoint, root=tmp_path) == checkpoint
+    assert "the local best" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="W&B is not online"):
+        fetch_checkpoint(run, "abc-checkpoint:best", local_path=checkpoint, root=tmp_path)
+    finish_run(run)
+
+
+def test_a_file_is_taken_as_it_is(tmp_path, checkpoint):
+    run = start(tmp_path, "inference")
+    assert fetch_checkpoint(run, str(checkpoint), local_path=tmp_path / "no.pt", root=tmp_path) == checkpoint
+    finish_run(run)
+
+
+def test_disabled_mode_runs_the_same_calls(tmp_path, checkpoint):
+    (tmp_path / "split.json").write_text("{}")
+    run = start(tmp_path, mode="disabled")
+    run.log({"batch/train_loss": 1.0})
+    log_dataset(run, tmp_path, split_path=tmp_path / "split.json")
+    log_checkpoint(run, checkpoint, epoch=1, mean_dice=0.5, is_best=True)
+    log_predictions(run, tmp_path)
+    assert fetch_checkpoint(run, "", local_path=checkpoint, root=tmp_path) == checkpoint
+    finish_run(run)
+
+
+def test_key_reaches_no_file_and_no_output(tmp_path, checkpoint, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", PLANTED_KEY)
+    run = start(tmp_path)
+    log_checkpoint(run, checkpoint, epoch=1, mean_dice=0.5, is_best=True)
+    finish_run(run)
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if PLANTED_KEY.encode() in path.read_bytes()]
+    assert PLANTED_KEY not in "".join(capfd.readouterr())
