@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +140,14 @@ def _build_loaders(config: Config, out_dir: Path) -> tuple[DataLoader, DataLoade
     )
     parts = split_cases(load_cases(dataset_dir, schema=schema), out_dir / "split.json", seed=config.seed)
     cache = choose_cache(config.cache, len(parts["train"]) + len(parts["val"]), spacing_mm=config.spacing_mm)
-    prepared = {
-        "cached": build_cached_transform(config.spacing_mm, schema=schema),
-        "cache": cache,
-        "cache_dir": out_dir / "cache",
-    }
-    train_set = build_dataset(
-        parts["train"], on_the_fly=build_train_transform(config.roi_size, schema=schema), **prepared
+    prepare = partial(
+        build_dataset,
+        cached=build_cached_transform(config.spacing_mm, schema=schema),
+        cache=cache,
+        cache_dir=out_dir / "cache",
     )
-    val_set = build_dataset(parts["val"], on_the_fly=build_eval_transform(schema), **prepared)
+    train_set = prepare(parts["train"], on_the_fly=build_train_transform(config.roi_size, schema=schema))
+    val_set = prepare(parts["val"], on_the_fly=build_eval_transform(schema))
     workers = {"num_workers": config.num_workers, "seed": config.seed}
     return (
         build_loader(train_set, batch_size=config.batch_size, shuffle=True, **workers),

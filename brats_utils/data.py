@@ -17,6 +17,7 @@ from brats_utils.download import MSD_TASK, download_msd
 from brats_utils.labels import LabelSchema, check_dataset_json
 from brats_utils.paths import display_path, write_text
 from brats_utils.phantom import generate_dataset
+from brats_utils.progress import bars_enabled
 
 PARTS = ("train", "val", "test")
 CASE_BYTES = 30_000_000
@@ -154,7 +155,6 @@ def build_dataset(
     on_the_fly: Compose,
     cache: Literal["ram", "disk", "none"] = "ram",
     cache_dir: Path | None = None,
-    show_progress: bool = False,
 ) -> Dataset:
     """Build a data set that does its deterministic part once and its random part at each visit.
 
@@ -164,15 +164,15 @@ def build_dataset(
         on_the_fly: transform of a cached case; must not write into the tensors it is given.
         cache: keep the outcome of `cached` in memory, on disk, or nowhere.
         cache_dir: folder for `cache="disk"`; an interrupted run is picked up from it.
-        show_progress: show a bar while the memory cache fills.
     """
     files = [case.files for case in cases]
     if cache == "ram":
         # copy_cache=False: the crop comes first and copies only the patch, not the whole case
-        inner = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2, progress=show_progress)
+        inner: Any = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2, progress=bars_enabled())
         return Dataset(inner, transform=on_the_fly)
     if cache == "disk":
-        return Dataset(PersistentDataset(files, transform=cached, cache_dir=cache_dir), transform=on_the_fly)
+        inner = PersistentDataset(files, transform=cached, cache_dir=cache_dir)
+        return Dataset(inner, transform=on_the_fly)
     return Dataset(files, transform=Compose([*cached.transforms, *on_the_fly.transforms]))
 
 

@@ -49,7 +49,7 @@ def predict_case(
 
 def evaluate_cases(
     model: torch.nn.Module, cases: Iterable[Case], out_dir: Path, *, spacing_mm: float, roi_size: tuple[int, int, int],
-    schema: LabelSchema, precision: torch.dtype = torch.float32, show_progress: bool = True,
+    schema: LabelSchema, precision: torch.dtype = torch.float32,
 ) -> pd.DataFrame:  # fmt: skip
     """Predict, save and score cases one by one.
 
@@ -64,13 +64,12 @@ def evaluate_cases(
         roi_size: sliding window in voxels.
         schema: numbering of the labels, read and written.
         precision: dtype for autocast.
-        show_progress: show a bar.
 
     Returns:
         The table in `cases.csv`.
     """
     rows = []
-    for case in progress(list(cases), "Predict and score", enabled=show_progress):
+    for case in progress(list(cases), "Predict and score"):
         prediction, row = predict_case(
             model, case, spacing_mm=spacing_mm, roi_size=roi_size, schema=schema, precision=precision
         )

@@ -10,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from monai.transforms import ResampleToMatch
+from nibabel.filebasedimages import ImageFileError
 from torch import nn
 
 from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions, regions_to_labels
@@ -51,7 +52,7 @@ def predict_logits(
         (B, 3, X, Y, Z) float32 logits; above 0 means a probability above .5.
     """
     with torch.inference_mode(), torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
-        logits = sliding_window_inference(
+        logits: torch.Tensor = sliding_window_inference(  # type: ignore[assignment]  # one output, so no tuple
             image, roi_size, sw_batch_size=1, predictor=model, overlap=0.25, mode="gaussian"
         )
     return logits.float()
@@ -87,11 +88,11 @@ def predict_scan(
     files = [str(path) for path in scan] if isinstance(scan, Sequence) else str(scan)
     case = build_preprocessing(spacing_mm, schema=schema)({"image": files})
     device = next(model.parameters()).device
-    image = case["image"]
+    image: MetaTensor = case["image"]
     logits = predict_logits(model, image.as_tensor()[None].to(device), roi_size=roi_size, precision=precision)[0].cpu()
     grid = MetaTensor(torch.zeros(1, *reference.shape[:3]), affine=torch.as_tensor(reference.affine))
     resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
-    probabilities = resample(MetaTensor(logits.sigmoid(), affine=image.affine), img_dst=grid).as_tensor()
+    probabilities = torch.Tensor(resample(MetaTensor(logits.sigmoid(), affine=image.affine), img_dst=grid))
     labels = regions_to_labels(probabilities > 0.5, schema)
     return Prediction(probabilities, labels, labels_to_regions(labels, schema))
 
@@ -129,7 +130,7 @@ def _check_scan(scan: Path | Sequence[Path]) -> nib.Nifti1Image:
             values = np.asanyarray(image.dataobj)
         except FileNotFoundError:
             raise ScanError(f"{name}: not found.") from None
-        except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        except (ImageFileError, OSError, EOFError, ValueError) as error:
             raise ScanError(
                 f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again."
             ) from None

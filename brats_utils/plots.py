@@ -93,9 +93,9 @@ def plot_label_evidence(
             axis.contour(mask, levels=[0.5], colors=[TISSUE_COLORS[tissue]], linewidths=1.4)
         values = t1gd[labels == value].numpy()
         if values.size:
-            bins = np.linspace(-3, 5, 60)
+            bins = np.linspace(-3, 5, 60).tolist()
             axes[4].hist(
-                values, bins=bins, density=True, histtype="step", lw=1.8, color=TISSUE_COLORS[tissue], label=value
+                values, bins=bins, density=True, histtype="step", lw=1.8, color=TISSUE_COLORS[tissue], label=str(value)
             )
     axes[4].set(title="T1gd by label", xlabel="z-score", yticks=[], facecolor=DARK)
     axes[4].legend(title="label", labelcolor="white", facecolor=DARK, fontsize=8).get_title().set_color("white")

@@ -93,16 +93,15 @@ def build_preprocessing(spacing_mm: float, *, schema: LabelSchema) -> Compose:
         `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in air, and
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
-    optional = {"allow_missing_keys": True}
     return Compose(
         [
-            LoadImaged(IMAGE_LABEL, image_only=True, **optional),
-            EnsureChannelFirstd(IMAGE_LABEL, **optional),
-            EnsureTyped(IMAGE_LABEL, dtype=torch.float32, **optional),
+            LoadImaged(IMAGE_LABEL, image_only=True, allow_missing_keys=True),
+            EnsureChannelFirstd(IMAGE_LABEL, allow_missing_keys=True),
+            EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
             CheckCased(schema),
-            Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, **optional),
-            CropForegroundd(IMAGE_LABEL, source_key="image", select_fn=_is_brain, **optional),
-            Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), **optional),
+            Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),
+            CropForegroundd(IMAGE_LABEL, source_key="image", select_fn=_is_brain, allow_missing_keys=True),
+            Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), allow_missing_keys=True),
             NormalizeIntensityd("image", nonzero=True, channel_wise=True),
         ]
     )

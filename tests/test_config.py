@@ -35,7 +35,7 @@ def test_classic_preset_has_the_classic_values():
 
 
 def test_unknown_setting_is_refused_and_the_likely_one_named():
-    with pytest.raises(ConfigError, match="learning_rate: unknown setting. Did you mean initial_learning_rate"):
+    with pytest.raises(ConfigError, match=r"learning_rate: unknown setting\. Did you mean initial_learning_rate"):
         load_config("smoke", {"learning_rate": 1e-3})
 
 

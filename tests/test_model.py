@@ -78,7 +78,7 @@ def test_missing_checkpoint_names_the_notebook_that_makes_it(tmp_path):
 def test_truncated_checkpoint_is_refused(tmp_path):
     path = save_checkpoint(tmp_path / "a.pt", make_checkpoint())
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="damaged|refused"):
+    with pytest.raises(CheckpointError, match=r"damaged|refused"):
         load_checkpoint(path)
 
 

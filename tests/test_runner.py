@@ -41,7 +41,7 @@ def test_notebooks_run_in_order_with_their_parameters(notebooks, tmp_path, capfd
 
 
 def test_failing_cell_stops_the_run_in_plain_sight(notebooks, tmp_path):
-    with pytest.raises(NotebookError, match="02_b: cell .* failed with ValueError: no luck") as error:
+    with pytest.raises(NotebookError, match=r"02_b: cell .* failed with ValueError: no luck") as error:
         run_notebooks({"fail": True}, tmp_path / "out", notebooks=notebooks)
     assert "raise ValueError('no luck')" in str(error.value)
     assert "no luck" in (tmp_path / "out/02_b.ipynb").read_text()
