@@ -25,7 +25,7 @@ test: $(INSTALLED)  ## Lint, format, types, tests, then every notebook; stops at
 	$(BIN)/pytest tests
 	@$(call heading,notebooks with nbmake)
 	rm -rf runs/nbmake  # 04 must find what 03 makes now, not what it made last week
-	WANDB_MODE=offline BRATS_PROGRESS=0 $(BIN)/pytest --nbmake --nbmake-timeout=600 --exitfirst --durations=0 notebooks
+	WANDB_MODE=offline TQDM_DISABLE=1 $(BIN)/pytest --nbmake --nbmake-timeout=600 --exitfirst --durations=0 notebooks
 
 lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.command(args)
     except (ValueError, OSError, RuntimeError) as error:
-        if type(error).__module__.partition(".")[0] not in ("brats_utils", "builtins"):
-            raise
-        sys.exit(f"error: {error}")
+        reason: BaseException = error
+        while reason.__cause__:  # MONAI's "applying transform …" hides it
+            reason = reason.__cause__
+        print(f"error: {reason}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _build_parser() -> argparse.ArgumentParser:

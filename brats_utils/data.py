@@ -17,7 +17,6 @@ from brats_utils.download import MSD_TASK, download_msd
 from brats_utils.labels import LabelSchema, check_dataset_json
 from brats_utils.paths import display_path, write_text
 from brats_utils.phantom import generate_dataset
-from brats_utils.progress import bars_enabled
 
 PARTS = ("train", "val", "test")
 CASE_BYTES = 30_000_000
@@ -58,12 +57,12 @@ def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, see
     Raises:
         DataError: if the folder is missing and its name says nothing about how to make it.
     """
+    if dataset_dir.name.startswith("phantom"):  # one made by an older version is refused, not reused
+        return generate_dataset(dataset_dir, num_training=num_cases, spacing_mm=spacing_mm, seed=seed)
     if (dataset_dir / "dataset.json").is_file():
         return dataset_dir
     if dataset_dir.name == MSD_TASK:
         return download_msd(dataset_dir)
-    if dataset_dir.name.startswith("phantom"):
-        return generate_dataset(dataset_dir, num_training=num_cases, spacing_mm=spacing_mm, seed=seed)
     raise DataError(
         f"{display_path(dataset_dir)}: found no dataset.json, expected a folder in the layout of MSD (dataset.json, "
         "imagesTr, labelsTr). Set data to such a folder, or to 'phantom' or 'msd'."
@@ -168,7 +167,7 @@ def build_dataset(
     files = [case.files for case in cases]
     if cache == "ram":
         # copy_cache=False: the crop comes first and copies only the patch, not the whole case
-        inner: Any = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2, progress=bars_enabled())
+        inner: Any = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2)
         return Dataset(inner, transform=on_the_fly)
     if cache == "disk":
         inner = PersistentDataset(files, transform=cached, cache_dir=cache_dir)

@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from brats_utils.data import Case
 from brats_utils.inference import Prediction, predict_scan, save_labels
 from brats_utils.labels import LabelSchema, check_label_values, labels_to_regions
 from brats_utils.metrics import Summary, score_row, summarise_dice
 from brats_utils.paths import display_path, replacing, write_text
-from brats_utils.progress import progress
 
 
 def load_truth(case: Case, *, schema: LabelSchema) -> torch.Tensor:
@@ -69,7 +69,7 @@ def evaluate_cases(
         The table in `cases.csv`.
     """
     rows = []
-    for case in progress(list(cases), "Predict and score"):
+    for case in tqdm(list(cases), desc="Predict and score"):
         prediction, row = predict_case(
             model, case, spacing_mm=spacing_mm, roi_size=roi_size, schema=schema, precision=precision
         )

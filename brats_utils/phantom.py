@@ -16,12 +16,12 @@ import nibabel as nib
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from scipy import ndimage
+from tqdm import tqdm
 
 from brats_utils.labels import CHANNELS, MSD
 from brats_utils.phantom_anatomy import COARSE_MM, Grid, Noise, Tissues, draw_head, field_grid
 from brats_utils.phantom_image import render
 from brats_utils.phantom_tumour import grow_tumour
-from brats_utils.progress import progress
 
 VERSION = 2
 """Raise it with every change to what is generated, so that an older phantom is not reused."""
@@ -123,7 +123,6 @@ def generate_dataset(
     spacing_mm: float = 2.0,
     seed: int = 0,
     num_workers: int | None = None,
-    show_progress: bool = True,
 ) -> Path:
     """Write a phantom in the layout of MSD, or reuse the one that is there.
 
@@ -134,7 +133,6 @@ def generate_dataset(
         spacing_mm: voxel size.
         seed: of the whole data set.
         num_workers: processes; None for one per core. The result does not depend on it.
-        show_progress: show a bar.
 
     Returns:
         `root`.
@@ -155,7 +153,7 @@ def generate_dataset(
         )
         # the workers leave soon after the last case, so that training has the memory to itself
         workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator", idle_worker_timeout=20)
-        for _ in progress(workers(jobs), "Phantom", enabled=show_progress, total=num_training + num_test):
+        for _ in tqdm(workers(jobs), desc="Phantom", total=num_training + num_test):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1))
         partial.replace(root)

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ def run_notebooks(
     """
     by_notebook = check_parameters(parameters, notebooks)
     output_dir.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("BRATS_PROGRESS", "0")  # a bar redrawn a thousand times is noise in a log
+    os.environ.setdefault("TQDM_DISABLE", "1")  # a bar redrawn a thousand times is noise in a log
     executed = []
     for name in notebooks:
         source, target = REPOSITORY / "notebooks" / f"{name}.ipynb", output_dir / f"{name}.ipynb"
@@ -92,7 +93,7 @@ def run_notebooks(
                 _execute(source, temporary, by_notebook[name], keep_failed=target)
         except PapermillExecutionError as error:
             raise NotebookError(
-                f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n"
+                f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n{_causes(error)}"
                 f"--- the cell\n{error.source}\n--- the whole traceback is in {display_path(target)}"
             ) from None
         executed.append(target)
@@ -115,3 +116,10 @@ def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_
     except PapermillExecutionError:
         os.replace(temporary, keep_failed)
         raise
+
+
+def _causes(error: PapermillExecutionError) -> str:
+    """The errors behind the last one, as in `RuntimeError: applying transform …`, which alone says little."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    lines = re.findall(r"^\w*(?:Error|Exception): .+", text, flags=re.MULTILINE)
+    return "".join(f"because of {line}\n" for line in lines if not line.endswith(str(error.evalue)))

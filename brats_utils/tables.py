@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import wandb
+from tqdm import tqdm
 
 from brats_utils.labels import CHANNELS, REGIONS
-from brats_utils.progress import progress
 from brats_utils.views import tumour_slices, upright_slice, window_volume
 
 DATA_TABLE = "Tumor-Segmentation-Data"
@@ -79,7 +79,7 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
         Columns Split, Data Index, Slice Index, Image-Channel-0 to 3.
     """
     table = wandb.Table(columns=[*ROW_HEADER, *(f"Image-Channel-{channel}" for channel in range(len(CHANNELS)))])
-    for case in progress(cases, "Data table"):
+    for case in tqdm(list(cases), desc="Data table"):
         grey = window_volume(case.image)
         for slice_idx in tumour_slices(case.truth, margin=margin, stride=stride):
             masks = build_masks(upright_slice(case.truth.numpy(), slice_idx), "ground-truth")
@@ -103,7 +103,7 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
     places = [(region, channel) for region in range(len(REGIONS)) for channel in range(len(CHANNELS))]
     header = [f"Image-Channel-{channel}/{REGIONS[region].title}" for region, channel in places]
     table = wandb.Table(columns=[*ROW_HEADER, *header])
-    for case in progress(cases, "Prediction table"):
+    for case in tqdm(list(cases), desc="Prediction table"):
         if case.prediction is None:
             raise ValueError(f"{case.split} case {case.index}: found no prediction, expected one for this table.")
         grey = window_volume(case.image)

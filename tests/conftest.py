@@ -25,9 +25,7 @@ def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six labelled synthetic cases at 4 mm, in the layout of MSD; shared by all tests, so do not write into it."""
     from brats_utils.phantom import generate_dataset  # here, so that tests without data start without torch
 
-    return generate_dataset(
-        tmp_path_factory.mktemp("phantom") / "dataset", num_training=6, spacing_mm=4.0, seed=0, show_progress=False
-    )
+    return generate_dataset(tmp_path_factory.mktemp("phantom") / "dataset", num_training=6, spacing_mm=4.0, seed=0)
 
 
 @pytest.fixture(scope="session")

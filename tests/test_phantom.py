@@ -25,7 +25,7 @@ def cases() -> list[PhantomCase]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "phantom"
-    return generate_dataset(root, num_training=2, num_test=1, spacing_mm=SPACING_MM, num_workers=2, show_progress=False)
+    return generate_dataset(root, num_training=2, num_test=1, spacing_mm=SPACING_MM, num_workers=2)
 
 
 def contrast(case: PhantomCase, channel: int, value: int) -> float:
@@ -114,13 +114,13 @@ def test_a_break_leaves_nothing_that_could_be_taken_for_a_data_set(
 
     monkeypatch.setattr(phantom, "generate_case", fail_at_second)
     with pytest.raises(KeyboardInterrupt):
-        generate_dataset(tmp_path / "p", num_training=2, spacing_mm=SPACING_MM, num_workers=1, show_progress=False)
+        generate_dataset(tmp_path / "p", num_training=2, spacing_mm=SPACING_MM, num_workers=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_phantom_is_reused_and_anything_else_refused(root: Path) -> None:
     before = (root / "dataset.json").stat().st_mtime_ns
-    same = {"num_training": 2, "num_test": 1, "spacing_mm": SPACING_MM, "show_progress": False}
+    same = {"num_training": 2, "num_test": 1, "spacing_mm": SPACING_MM}
     generate_dataset(root, **same)
     assert (root / "dataset.json").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match=r"found .*'seed': 0.* expected .*'seed': 1.* delete this one"):

@@ -1,0 +1,117 @@
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from brats_utils.cli import main
+from brats_utils.model import Checkpoint, build_model, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """An untrained network at 4 mm: enough to see that files go in and out."""
+    state = {"optimizer": {}, "schedule": {}, "scaler": {}}
+    config = {"init_filters": 8, "spacing_mm": 4.0, "inference_roi_size": [48, 48, 40], "label_schema": "msd"}
+    values = {"epoch": 1, "mean_dice": 0.1, "best_dice": 0.1, "run_id": "abc"}
+    content = Checkpoint(model=build_model(init_filters=8).state_dict(), config=config, **values, **state)
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", content)
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "phantom", "train", "predict", "evaluate"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"python -m brats_utils {command}" in capsys.readouterr().out
+
+
+def test_phantom_writes_a_data_set(tmp_path, capsys):
+    main(["phantom", "--out", str(tmp_path / "p"), "--cases", "3", "--spacing", "6"])
+    assert len(list((tmp_path / "p/labelsTr").iterdir())) == 3
+    assert "3 cases of 6 mm" in capsys.readouterr().out
+
+
+def test_predict_writes_labels_on_the_grid_of_the_scan(phantom_dir, checkpoint, tmp_path):
+    scan = phantom_dir / "imagesTr/PHANTOM_001.nii.gz"
+    main(["predict", "--checkpoint", str(checkpoint), "--image", str(scan), "--out", str(tmp_path)])
+    labels, image = nib.load(tmp_path / "segmentation.nii.gz"), nib.load(scan)
+    assert labels.shape == image.shape[:3]
+    assert np.array_equal(labels.affine, image.affine)
+    assert set(np.unique(labels.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_predict_takes_a_patient_of_four_files(real_dir, checkpoint, tmp_path):
+    patient = real_dir / "tcga/TCGA-FG-6692"
+    files = {"--flair": "flair", "--t1": "t1", "--t1gd": "t1ce", "--t2": "t2"}
+    arguments = [text for option, name in files.items() for text in (option, str(patient / f"{name}.nii.gz"))]
+    main(["predict", "--checkpoint", str(checkpoint), *arguments, "--out", str(tmp_path)])
+    labels, scan = nib.load(tmp_path / "segmentation.nii.gz"), nib.load(patient / "flair.nii.gz")
+    assert np.array_equal(labels.affine, scan.affine)
+    assert int(labels.header["qform_code"]) == int(scan.header["qform_code"])
+
+
+def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path):
+    data = real_dir / "msd/Task01_BrainTumour"
+    main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--out", str(tmp_path)])
+    (row,) = pd.read_csv(tmp_path / "cases.csv").to_dict("records")
+    assert row["case_id"] == "BRATS_009"
+    assert 0 <= row["dice_WT"] <= 1
+    assert (tmp_path / "summary.json").is_file()
+    assert (tmp_path / "predictions/BRATS_009.nii.gz").is_file()
+
+
+def test_train_leaves_checkpoints(tmp_path, capsys):
+    settings = {"phantom_cases": 3, "max_train_epochs": 1, "batch_size": 1, "seed": 7, "spacing_mm": 6}
+    changes = [text for name, value in settings.items() for text in ("--set", name, str(value))]
+    data = str(tmp_path / "phantom")
+    main(
+        [
+            "train",
+            "--preset",
+            "smoke",
+            "--data",
+            data,
+            "--out",
+            str(tmp_path / "out"),
+            "--wandb-mode",
+            "offline",
+            *changes,
+        ]
+    )
+    assert {path.name for path in (tmp_path / "out/checkpoints").iterdir()} == {"best.pt", "last.pt"}
+    assert "validation Dice" in capsys.readouterr().out
+
+
+def test_scans_given_in_two_ways_or_in_part_are_refused(checkpoint, tmp_path, capsys):
+    for given in (["--image", "a", "--t1", "b"], ["--flair", "a", "--t1", "b"], []):
+        message = refused(capsys, "predict", "--checkpoint", checkpoint, "--out", tmp_path, *given)
+        assert "either --image with one 4D file, or all of" in message
+
+
+def test_missing_checkpoint_is_one_sentence_and_no_traceback(phantom_dir, tmp_path, capsys):
+    message = refused(capsys, "evaluate", "--checkpoint", tmp_path / "no.pt", "--data", phantom_dir, "--out", tmp_path)
+    assert message.startswith("error: ")
+    assert "03_train makes it" in message
+    assert "Traceback" not in message
+
+
+def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkpoint, tmp_path, capsys):
+    volume = np.random.default_rng(0).random((16, 16, 16, 3)).astype(np.float32)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "scan.nii.gz")
+    message = refused(
+        capsys, "predict", "--checkpoint", checkpoint, "--image", tmp_path / "scan.nii.gz", "--out", tmp_path
+    )
+    assert "found 3 channels" in message
+
+
+def test_unknown_notebook_and_unknown_parameter_are_refused(capsys):
+    assert "expected some of 01_setup" in refused(capsys, "run", "05_nothing")
+    assert "unknown parameter" in refused(capsys, "run", "-p", "prset", "smoke")
+    assert "expected str" in refused(capsys, "run", "-p", "preset", "3")
