@@ -159,7 +159,7 @@ def _build_loaders(config: Config, out_dir: Path) -> tuple[DataLoader, DataLoade
 
 def _build_state(config: Config, *, num_steps: int) -> TrainingState:
     device = choose_device()
-    model = build_model(init_filters=config.init_filters).to(device)
+    model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob).to(device)
     optimizer = build_optimizer(
         model, name=config.optimizer, learning_rate=config.initial_learning_rate, weight_decay=config.weight_decay
     )

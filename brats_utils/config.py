@@ -50,7 +50,8 @@ class Config(BaseModel):
     """A folder in the layout of MSD, or `phantom` or `msd` for the usual place of either."""
     checkpoint_dir: str = "runs/tutorial/checkpoints"
     inference_roi_size: RoiSize
-    """Sliding window in voxels, for validation and prediction."""
+    """Sliding window in voxels, for validation and prediction. Best the same as `roi_size`: group norm takes its
+    statistics from the whole window, and a larger one with more air in it shifts every prediction."""
     max_prediction_images_visualized: Annotated[int, Field(ge=0)] = 20
 
     label_schema: str = "msd"
@@ -58,6 +59,8 @@ class Config(BaseModel):
     """Isotropic voxel size that the model works at."""
     init_filters: Annotated[int, Field(ge=8, multiple_of=8)] = 16
     """Width of SegResNet's first layer. Multiples of 8: its group norm has 8 groups."""
+    dropout_prob: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the first layer's channels dropped while training. A small network on little time is better without."""
     dice_loss_batch: bool = True
     """Dice over the whole batch, so that one patch without ET does not weigh as much as a full one."""
     bce_weight: NonNegative = 1.0
@@ -110,25 +113,25 @@ class Config(BaseModel):
 PRESETS: dict[str, dict[str, Any]] = {
     # small for testing efficiency: every notebook in seconds, on two cores
     "smoke": dict(
-        roi_size=(32, 32, 32), inference_roi_size=(48, 48, 40), batch_size=2, spacing_mm=4.0, init_filters=8,
-        max_train_epochs=2, initial_learning_rate=2e-3, phantom_cases=8, max_train_images_visualized=1,
-        max_val_images_visualized=1, max_prediction_images_visualized=1,
+        roi_size=(32, 32, 32), inference_roi_size=(32, 32, 32), batch_size=2, spacing_mm=4.0, init_filters=8,
+        max_train_epochs=2, initial_learning_rate=3e-3, dropout_prob=0.0, phantom_cases=8,
+        max_train_images_visualized=1, max_val_images_visualized=1, max_prediction_images_visualized=1,
     ),
     "laptop": dict(
-        roi_size=(64, 64, 64), inference_roi_size=(80, 96, 80), batch_size=2, spacing_mm=2.0, init_filters=8,
-        max_train_epochs=30, initial_learning_rate=3e-3, validation_intervals=3, max_train_images_visualized=3,
-        max_val_images_visualized=2, max_prediction_images_visualized=3,
+        roi_size=(48, 48, 48), inference_roi_size=(48, 48, 48), batch_size=4, spacing_mm=2.0, init_filters=8,
+        max_train_epochs=90, initial_learning_rate=3e-3, dropout_prob=0.0, validation_intervals=10, phantom_cases=60,
+        max_train_images_visualized=3, max_val_images_visualized=2, max_prediction_images_visualized=3,
     ),
     # one T4 with 16 GB, real MSD
     "colab": dict(
-        roi_size=(128, 128, 128), inference_roi_size=(144, 176, 144), batch_size=1, num_workers=2,
+        roi_size=(128, 128, 128), inference_roi_size=(128, 128, 128), batch_size=1, num_workers=2,
         max_train_epochs=30, initial_learning_rate=1e-3, validation_intervals=3, deterministic=False,
         dataset_dir="msd", max_train_images_visualized=5, max_val_images_visualized=5,
         max_prediction_images_visualized=5,
     ),
     # one large GPU, real MSD
     "full": dict(
-        roi_size=(128, 160, 128), inference_roi_size=(144, 176, 144), batch_size=4, num_workers=8, init_filters=32,
+        roi_size=(128, 160, 128), inference_roi_size=(128, 160, 128), batch_size=4, num_workers=8, init_filters=32,
         max_train_epochs=100, initial_learning_rate=1e-3, validation_intervals=2, deterministic=False,
         dataset_dir="msd",
     ),

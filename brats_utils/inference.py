@@ -17,6 +17,13 @@ from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions, regions
 from brats_utils.paths import display_path, replacing
 from brats_utils.transforms import build_preprocessing
 
+MIN_ENHANCING_ML = 1.0
+"""Less enhancing tumour than this in a whole scan is taken for noise and becomes non-enhancing core.
+
+Under the BraTS rule a single false voxel in a scan without ET costs the whole score. Source: the
+post-processing of Isensee 2018 (No New-Net, arXiv 1809.10483); chosen on the phantom's validation cases.
+"""
+
 
 class ScanError(ValueError):
     """Scans that cannot be predicted on, with what was found and what to do."""
@@ -94,7 +101,26 @@ def predict_scan(
     resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
     probabilities = torch.Tensor(resample(MetaTensor(logits.sigmoid(), affine=image.affine), img_dst=grid))
     labels = regions_to_labels(probabilities > 0.5, schema)
+    voxel_ml = abs(float(np.linalg.det(reference.affine[:3, :3]))) / 1000
+    labels = drop_small_enhancing(labels, schema, voxel_ml=voxel_ml)
     return Prediction(probabilities, labels, labels_to_regions(labels, schema))
+
+
+def drop_small_enhancing(labels: torch.Tensor, schema: LabelSchema, *, voxel_ml: float) -> torch.Tensor:
+    """Turn the enhancing tumour into non-enhancing core where there is less than `MIN_ENHANCING_ML` of it.
+
+    Args:
+        labels: (X, Y, Z) uint8.
+        schema: the numbering.
+        voxel_ml: volume of a voxel in mL.
+
+    Returns:
+        (X, Y, Z) uint8; WT and TC are the same as before.
+    """
+    enhancing = labels == schema.enhancing
+    if float(enhancing.sum()) * voxel_ml >= MIN_ENHANCING_ML:
+        return labels
+    return labels.masked_fill(enhancing, schema.necrotic)
 
 
 def save_labels(labels: torch.Tensor, path: Path, *, like: Path) -> Path:

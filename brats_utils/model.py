@@ -24,11 +24,12 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, foreign or unsafe to load."""
 
 
-def build_model(*, init_filters: int) -> SegResNet:
+def build_model(*, init_filters: int, dropout_prob: float) -> SegResNet:
     """Build SegResNet without the variational branch: 4 channels in, one logit a region out.
 
     Args:
         init_filters: width of the first layer; a multiple of 8.
+        dropout_prob: share of the first layer's channels that are dropped while training.
 
     Source:
         Myronenko 2018, arXiv 1810.11654: depths of the encoder and decoder, 16 filters, dropout .2.
@@ -39,7 +40,7 @@ def build_model(*, init_filters: int) -> SegResNet:
         init_filters=init_filters,
         in_channels=len(CHANNELS),
         out_channels=len(REGIONS),
-        dropout_prob=0.2,
+        dropout_prob=dropout_prob,
     )
 
 
@@ -174,7 +175,7 @@ class Checkpoint:
         Raises:
             CheckpointError: if the weights do not fit the architecture that the settings describe.
         """
-        model = build_model(init_filters=self.config["init_filters"])
+        model = build_model(init_filters=self.config["init_filters"], dropout_prob=self.config["dropout_prob"])
         try:
             model.load_state_dict(dict(self.model))
         except RuntimeError as error:

@@ -12,6 +12,7 @@ from monai.data.utils import set_rnd
 from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 
 from brats_utils.inference import predict_logits
 from brats_utils.labels import REGIONS
@@ -195,7 +196,7 @@ def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> tuple
     set_rnd(loader.dataset, seed=epoch_seed)
     state.model.train()
     losses, case_ids, learning_rate = [], [], 0.0
-    for batch in loader:
+    for batch in tqdm(loader, desc=f"Epoch {state.epoch + 1}", leave=False):
         learning_rate = state.optimizer.param_groups[0]["lr"]
         losses.append(train_step(state, batch))
         case_ids.append(batch["case_id"])

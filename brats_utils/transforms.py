@@ -14,10 +14,10 @@ from monai.transforms import (
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
+    RandCropByPosNegLabeld,
     RandFlipd,
     RandScaleIntensityd,
     RandShiftIntensityd,
-    RandSpatialCropd,
     Spacingd,
     SpatialPadd,
 )
@@ -119,17 +119,20 @@ def build_cached_transform(spacing_mm: float, *, schema: LabelSchema) -> Compose
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema) -> Compose:
     """Build the random part: crop first, so that all else touches only the patch.
 
+    Two patches in three have a tumour voxel at their centre, the third has any other.
+
     Args:
         roi_size: patch size in voxels.
         schema: numbering of the cached labels.
 
     Returns:
-        A transform from a cached case to `image` (4, *roi_size) float32 and `label` (3, *roi_size) bool.
+        A transform from a cached case to a list of one patch (`DataLoader` flattens it) with
+        `image` (4, *roi_size) float32 and `label` (3, *roi_size) bool.
     """
     return Compose(
         [
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
-            RandSpatialCropd(IMAGE_LABEL, roi_size=roi_size, random_size=False),
+            RandCropByPosNegLabeld(IMAGE_LABEL, "label", spatial_size=roi_size, pos=2, neg=1, num_samples=1),
             LabelsToRegionsd("label", schema),
             EnsureTyped("image", dtype=torch.float32),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),

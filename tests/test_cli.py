@@ -11,9 +11,17 @@ from brats_utils.model import Checkpoint, build_model, save_checkpoint
 def checkpoint(tmp_path_factory):
     """An untrained network at 4 mm: enough to see that files go in and out."""
     state = {"optimizer": {}, "schedule": {}, "scaler": {}}
-    config = {"init_filters": 8, "spacing_mm": 4.0, "inference_roi_size": [48, 48, 40], "label_schema": "msd"}
+    config = {
+        "init_filters": 8,
+        "dropout_prob": 0.2,
+        "spacing_mm": 4.0,
+        "inference_roi_size": [32, 32, 32],
+        "label_schema": "msd",
+    }
     values = {"epoch": 1, "mean_dice": 0.1, "best_dice": 0.1, "run_id": "abc"}
-    content = Checkpoint(model=build_model(init_filters=8).state_dict(), config=config, **values, **state)
+    content = Checkpoint(
+        model=build_model(init_filters=8, dropout_prob=0.2).state_dict(), config=config, **values, **state
+    )
     return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", content)
 
 

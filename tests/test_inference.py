@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from brats_utils.inference import ScanError, predict_logits, predict_scan, save_labels
+from brats_utils.inference import ScanError, drop_small_enhancing, predict_logits, predict_scan, save_labels
 from brats_utils.labels import BRATS_2021, MSD
 
 SETTINGS = {"spacing_mm": 1.0, "roi_size": (32, 32, 32), "schema": MSD}
@@ -68,6 +68,14 @@ def test_labels_carry_the_geometry_and_codes_of_the_scan(tmp_path):
     assert saved.header.get_xyzt_units()[0] == "mm"
     assert saved.get_data_dtype() == np.uint8
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_a_trace_of_enhancement_becomes_core_and_more_than_that_stays():
+    labels = torch.full((10, 10, 10), MSD.edema, dtype=torch.uint8)
+    labels[0, 0, :4] = MSD.enhancing
+    trace = drop_small_enhancing(labels, MSD, voxel_ml=0.2)
+    assert torch.equal(trace == MSD.necrotic, labels == MSD.enhancing)
+    assert torch.equal(drop_small_enhancing(labels, MSD, voxel_ml=0.3), labels)
 
 
 def test_labels_come_in_the_numbering_asked_for(tmp_path):

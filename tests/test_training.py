@@ -28,7 +28,7 @@ def make_loaders(cases):
 
 def make_state(num_steps=8, learning_rate=5e-3, precision=torch.float32):
     torch.manual_seed(0)
-    model = build_model(init_filters=8)
+    model = build_model(init_filters=8, dropout_prob=0.2)
     optimizer = build_optimizer(model, name="adamw", learning_rate=learning_rate, weight_decay=0.0)
     loss = {"smooth_nr": 1e-5, "smooth_dr": 1e-5, "squared_pred": True, "to_onehot_y": False, "sigmoid": True}
     return TrainingState(

@@ -86,7 +86,7 @@ def test_cached_case_is_compact_and_becomes_a_training_patch(tmp_path):
     cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
     assert (cached["image"].dtype, cached["label"].dtype) == (torch.float16, torch.uint8)
     before = cached["image"].clone()
-    patch = build_train_transform((16, 16, 16), schema=MSD)(cached)
+    (patch,) = build_train_transform((16, 16, 16), schema=MSD)(cached)
     assert patch["image"].shape == (4, 16, 16, 16)
     assert patch["image"].dtype == torch.float32
     assert patch["label"].shape == (3, 16, 16, 16)
@@ -100,7 +100,7 @@ def test_training_patches_differ_and_follow_the_seed(tmp_path):
 
     def draw(seed):
         transform.set_random_state(seed)
-        return transform(cached)["image"]
+        return transform(cached)[0]["image"]
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
