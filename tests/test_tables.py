@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from wandb_log import read_history, read_records
+from wandb_log import read_artifacts, read_records
 
 from brats_utils.labels import REGIONS
 from brats_utils.tables import (
@@ -30,14 +31,15 @@ def case():
 
 
 def log_and_read(tmp_path, name, table):
-    """Log a table offline; return its columns, rows, and the folder that holds its media."""
+    """Log a table offline; return its columns, its rows, and where the artifact's files lie."""
     run = start_run(job_type="dataset", mode="offline", output_dir=tmp_path, config={})
     run.log({name: table})
     finish_run(run)
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    (entry,) = [row for row in read_history(read_records(folder)) if f"{name}/path" in row]
-    content = json.loads((folder / "files" / entry[f"{name}/path"]).read_text())
-    return content["columns"], content["data"], folder / "files"
+    (artifact,) = read_artifacts(read_records(folder))
+    files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
+    content = json.loads(Path(files[f"{name}.table.json"]).read_text())
+    return content["columns"], content["data"], files
 
 
 def test_data_table_has_the_known_columns_and_a_row_a_tumour_slice(tmp_path, case):
@@ -65,18 +67,18 @@ def test_cells_stand_under_their_own_header(case):
 
 
 def test_pixels_under_a_mask_are_the_tumours(tmp_path, case):
-    _, rows, folder = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=0))
+    _, rows, files = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=0))
     masks = rows[1][3]["masks"]
     assert set(masks) == {f"ground-truth/{region.title}" for region in REGIONS}
     for label, region in enumerate(REGIONS, start=1):
-        stored = np.asarray(Image.open(folder / masks[f"ground-truth/{region.title}"]["path"]))
+        stored = np.asarray(Image.open(files[masks[f"ground-truth/{region.title}"]["path"]]))
         assert np.array_equal(stored == label, upright_slice(case.truth[label - 1].numpy(), 4))
         assert set(np.unique(stored)) <= {0, label}
 
 
 def test_pictures_use_the_whole_grey_range(tmp_path, case):
-    _, rows, folder = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=9))
-    grey = np.stack([np.asarray(Image.open(folder / row[3]["path"])) for row in rows])
+    _, rows, files = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=9))
+    grey = np.stack([np.asarray(Image.open(files[row[3]["path"]])) for row in rows])
     assert grey.dtype == np.uint8
     assert (grey.min(), grey.max()) == (0, 255)
 
