@@ -144,6 +144,7 @@ def generate_dataset(
     if root.exists() and any(root.iterdir()):
         _check_same(root, document)
         return root
+    print(f"Generating {num_training + num_test} synthetic cases at {spacing_mm:g} mm.", flush=True)
     partial = root.with_name(f".part-{os.getpid()}-{root.name}")
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (partial / folder).mkdir(parents=True)

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def run_notebooks(
     for name in notebooks:
         source, target = REPOSITORY / "notebooks" / f"{name}.ipynb", output_dir / f"{name}.ipynb"
         print(f"\n=== {name} -> {display_path(target)}", flush=True)
+        start = time.monotonic()
         try:
             with replacing(target) as temporary:
                 _execute(source, temporary, by_notebook[name], keep_failed=target)
@@ -96,6 +98,7 @@ def run_notebooks(
                 f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n{_causes(error)}"
                 f"--- the cell\n{error.source}\n--- the whole traceback is in {display_path(target)}"
             ) from None
+        print(f"--- {name}: {time.monotonic() - start:.0f} s", flush=True)
         executed.append(target)
     return executed
 
