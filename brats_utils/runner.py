@@ -106,8 +106,8 @@ def run_notebooks(
 def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_failed: Path) -> None:
     try:
         papermill.execute_notebook(
-            str(source),
-            str(temporary),
+            os.path.relpath(source),  # papermill writes both paths into the copy
+            os.path.relpath(temporary),
             parameters=parameters,
             kernel_name="python3",
             cwd=str(REPOSITORY),
