@@ -1,5 +1,6 @@
 """Weights & Biases runs and artifacts, with an account, without one, or not at all."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def resolve_mode(requested: str = "auto") -> Mode:
         print(f"W&B: {wish}, as asked." + (" Upload later with `wandb sync`." if wish == "offline" else ""))
         return wish  # type: ignore[return-value]
     try:
-        if wandb.login(prompt=False, verify=True):
+        if _log_in():
             print("W&B: online.")
             return "online"
         reason = "no key found; `wandb login` or WANDB_API_KEY sets one"
@@ -50,6 +51,13 @@ def resolve_mode(requested: str = "auto") -> Mode:
         reason = f"the key was not accepted or the server not reached ({type(error).__name__})"
     print(f"W&B: offline, {reason}. Nothing is lost: upload later with `wandb sync`.")
     return "offline"
+
+
+def _log_in() -> bool:
+    """Log in with a key that is there already, verified; never prompts. False without a key."""
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        return wandb.login(prompt=False, verify=True)
+    return bool(wandb.api.api_key) and wandb.login(verify=True)  # wandb 0.28, as Colab ships it
 
 
 def start_run(
