@@ -11,6 +11,7 @@ from typing import Any, Literal
 import psutil
 import torch
 from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
+from monai.data.utils import pickle_hashing
 from monai.transforms import Compose
 
 from brats_utils.download import MSD_TASK, download_msd
@@ -170,7 +171,8 @@ def build_dataset(
         inner: Any = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2)
         return Dataset(inner, transform=on_the_fly)
     if cache == "disk":
-        inner = PersistentDataset(files, transform=cached, cache_dir=cache_dir)
+        # hash_transform: else a change of spacing would be answered with the old files
+        inner = PersistentDataset(files, transform=cached, cache_dir=cache_dir, hash_transform=pickle_hashing)
         return Dataset(inner, transform=on_the_fly)
     return Dataset(files, transform=Compose([*cached.transforms, *on_the_fly.transforms]))
 

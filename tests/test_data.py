@@ -110,6 +110,16 @@ def test_every_cache_gives_the_same_cases(cases, tmp_path, cache):
         assert torch.equal(cached[0]["label"], plain[0]["label"])
 
 
+def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
+    def shape(spacing_mm):
+        transforms = {"cached": build_cached_transform(spacing_mm, schema=MSD), "on_the_fly": build_eval_transform(MSD)}
+        return build_dataset(cases[:1], **transforms, cache="disk", cache_dir=tmp_path)[0]["image"].shape
+
+    assert shape(4.0) != shape(8.0)
+    assert shape(4.0) == shape(4.0)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_loader_gives_patches_with_the_ids_of_their_cases(cases):
     random_part = build_train_transform((16, 16, 16), schema=MSD)
     dataset = build_dataset(cases[:3], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=random_part)
