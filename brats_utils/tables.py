@@ -71,7 +71,7 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
     """Build the table of data: each channel of each slice, with the true regions as layers.
 
     Args:
-        cases: what to show.
+        cases: what to show; taken one at a time, so a generator keeps one volume in memory.
         margin: slices to add below and above the tumour.
         stride: take every n-th slice.
 
@@ -79,10 +79,10 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
         Columns Split, Data Index, Slice Index, Image-Channel-0 to 3.
     """
     table = wandb.Table(columns=[*ROW_HEADER, *(f"Image-Channel-{channel}" for channel in range(len(CHANNELS)))])
-    for case in tqdm(list(cases), desc="Data table"):
+    for case in tqdm(cases, desc="Data table"):
         grey = window_volume(case.image)
         for slice_idx in tumour_slices(case.truth, margin=margin, stride=stride):
-            masks = build_masks(upright_slice(case.truth.numpy(), slice_idx), "ground-truth")
+            masks = build_masks(upright_slice(case.truth.cpu().numpy(), slice_idx), "ground-truth")
             pictures = [build_slice_image(picture, masks) for picture in upright_slice(grey, slice_idx)]
             table.add_data(case.split, case.index, slice_idx, *pictures)
     return table
@@ -92,7 +92,7 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
     """Build the table of predictions: for each region its four channels, with truth and prediction as layers.
 
     Args:
-        cases: what to show, with their predictions.
+        cases: what to show, with their predictions; taken one at a time.
         margin: slices to add below and above the tumour, true or predicted.
         stride: take every n-th slice.
 
@@ -103,14 +103,17 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
     places = [(region, channel) for region in range(len(REGIONS)) for channel in range(len(CHANNELS))]
     header = [f"Image-Channel-{channel}/{REGIONS[region].title}" for region, channel in places]
     table = wandb.Table(columns=[*ROW_HEADER, *header])
-    for case in tqdm(list(cases), desc="Prediction table"):
+    for case in tqdm(cases, desc="Prediction table"):
         if case.prediction is None:
-            raise ValueError(f"{case.split} case {case.index}: found no prediction, expected one for this table.")
+            raise ValueError(
+                f"{case.split} case {case.index}: found no prediction, expected one for this table. "
+                "Give TableCase a prediction, or use build_data_table."
+            )
         grey = window_volume(case.image)
         for slice_idx in tumour_slices(case.truth | case.prediction, margin=margin, stride=stride):
             pictures = upright_slice(grey, slice_idx)
-            truth = build_masks(upright_slice(case.truth.numpy(), slice_idx), "ground-truth")
-            predicted = build_masks(upright_slice(case.prediction.numpy(), slice_idx), "prediction")
+            truth = build_masks(upright_slice(case.truth.cpu().numpy(), slice_idx), "ground-truth")
+            predicted = build_masks(upright_slice(case.prediction.cpu().numpy(), slice_idx), "prediction")
             pairs = list(zip(truth.items(), predicted.items(), strict=True))  # by region
             cells = [build_slice_image(pictures[channel], dict(pairs[region])) for region, channel in places]
             table.add_data(case.split, case.index, slice_idx, *cells)

@@ -2,14 +2,18 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import wandb
 
 from brats_utils.model import load_checkpoint
-from brats_utils.paths import display_path
+from brats_utils.paths import REPOSITORY, display_path
 
 PROJECT = "monai-brain-tumor-segmentation"
 Mode = Literal["online", "offline", "disabled"]
@@ -18,6 +22,7 @@ JobType = Literal["dataset", "train", "inference"]
 METRICS = {
     "batch/*": ("batch/batch_step", None),
     "epoch/*": ("epoch/epoch_step", None),
+    "epoch/mean_train_loss": ("epoch/epoch_step", "min,last"),
     "validation/*": ("validation/validation_step", "max,last"),
 }
 """Metric pattern: the step it is drawn against, and what the summary keeps beside W&B's default, the last value."""
@@ -33,24 +38,62 @@ def resolve_mode(requested: str = "auto") -> Mode:
         The mode. `online` turns into `offline` where the key is wrong or the network is down.
 
     Raises:
-        ValueError: if `requested` is none of these.
+        ValueError: if `requested`, or `WANDB_MODE`, is none of these.
     """
     os.environ.setdefault("WANDB_SILENT", "true")  # its messages name the user's folders
-    wish = os.environ.get("WANDB_MODE", "auto") if requested == "auto" else requested
+    source = "WANDB_MODE" if requested == "auto" else "wandb_mode"
+    wish = os.environ.get("WANDB_MODE") or "auto" if requested == "auto" else requested
     if wish not in ("auto", *get_args(Mode)):
-        raise ValueError(f"wandb_mode: found {wish!r}, expected auto, {', '.join(get_args(Mode))}.")
+        raise ValueError(
+            f"{source}: found {wish!r}, expected auto, {', '.join(get_args(Mode))}. "
+            f"Set {source} to one of these; auto goes online if it can."
+        )
     if wish in ("offline", "disabled"):
         print(f"W&B: {wish}, as asked." + (" Upload later with `wandb sync`." if wish == "offline" else ""))
         return wish  # type: ignore[return-value]
-    try:
-        if _log_in():
-            print("W&B: online.")
-            return "online"
-        reason = "no key found; `wandb login` or WANDB_API_KEY sets one"
-    except wandb.Error as error:
-        reason = f"the key was not accepted or the server not reached ({type(error).__name__})"
-    print(f"W&B: offline, {reason}. Nothing is lost: upload later with `wandb sync`.")
+    obstacle = _find_obstacle()
+    if not obstacle:
+        print("W&B: online.")
+        return "online"
+    print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`.")
     return "offline"
+
+
+def _find_obstacle() -> str:
+    """Say what keeps runs from the server and what to do about it; an empty text if nothing does.
+
+    Verifying a key starts W&B's service, which logs to the folders it starts with: here to one that is deleted.
+    """
+    if wandb.run is not None:  # beside an open run W&B does not log in
+        return "" if _is_online(wandb.run) else "a run without connection is still open; finish it first"
+    with TemporaryDirectory() as folder, _environment(WANDB_CACHE_DIR=folder, WANDB_MODE="online"):
+        wandb.teardown()  # forget settings read under another WANDB_MODE
+        try:
+            found = _log_in()
+        except wandb.Error as error:
+            return (
+                f"the key was not accepted or the server not reached ({type(error).__name__}); "
+                "check the network, or renew the key with `wandb login --relogin`"
+            )
+        finally:
+            wandb.teardown()
+    return "" if found else "no key found; `wandb login` or WANDB_API_KEY sets one"
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set environment variables for the length of a block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _is_online(run: wandb.Run) -> bool:
+    return not (run.offline or run.disabled)
 
 
 def _log_in() -> bool:
@@ -63,7 +106,9 @@ def _log_in() -> bool:
 def start_run(
     *, job_type: JobType, mode: Mode, output_dir: Path, config: Mapping[str, Any], run_id: str | None = None
 ) -> wandb.Run:
-    """Start a run; everything it writes stays in the output folder.
+    """Start a run; everything it writes stays in the output folder, and it records the commit of this repository.
+
+    W&B's folders are set for the whole process: tables and artifacts are staged there for as long as it lives.
 
     Args:
         job_type: what the run does.
@@ -74,8 +119,10 @@ def start_run(
     """
     folder = output_dir / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):  # else staged files lie in the home folder
-        os.environ[f"WANDB_{kind}_DIR"] = str(folder)
+    for kind in ("DATA", "CACHE", "ARTIFACT"):  # CONFIG stays: it names the server of self-hosted accounts
+        os.environ[f"WANDB_{kind}_DIR"] = str(folder.resolve())
+    if wandb.run is None:
+        wandb.teardown()  # a service started earlier would go on logging to the folders of then
     run = wandb.init(
         project=PROJECT,
         job_type=job_type,
@@ -84,11 +131,12 @@ def start_run(
         config=dict(config),
         id=run_id,
         resume="allow" if run_id else None,
-        settings=wandb.Settings(silent=True),
+        settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
     )
     if job_type == "train":
-        for pattern, (step, summary) in METRICS.items():
+        for step in dict.fromkeys(step for step, _ in METRICS.values()):
             run.define_metric(step, hidden=True)
+        for pattern, (step, summary) in METRICS.items():
             run.define_metric(pattern, step_metric=step, summary=summary)
     return run
 
@@ -98,15 +146,15 @@ def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
 
     Args:
         run: an open run.
-        dataset_dir: folder in the layout of MSD; its name becomes the artifact's.
+        dataset_dir: folder in the layout of MSD; its name becomes the artifact's, with dashes for what W&B refuses.
         split_path: the manifest.
     """
-    artifact = wandb.Artifact(dataset_dir.name, type="dataset")
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII), type="dataset")
     artifact.add_reference(f"file://{dataset_dir.resolve()}")
     artifact.add_file(str(split_path), name="split.json")
     if run.job_type == "dataset":
         run.log_artifact(artifact)
-    elif not run.offline and not run.disabled:
+    elif _is_online(run):
         run.use_artifact(artifact)
 
 
@@ -143,18 +191,23 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
         Path of the checkpoint file. Its bytes are verified against the artifact's checksums.
 
     Raises:
+        FileNotFoundError: no checkpoint was asked for and there is no local one.
         ValueError: an artifact was asked for without a connection, or its bytes are not those logged.
     """
     if name and Path(name).is_file():
         print(f"Checkpoint: the file {display_path(Path(name).resolve())}.")
         return Path(name)
-    online = not (run.offline or run.disabled)
-    if name and not online:
+    if name and not _is_online(run):
         raise ValueError(
             f"checkpoint: found {name!r}, which is no file here, and W&B is not online to fetch an artifact. "
             "Give the path of a checkpoint, or leave it empty for your own last best."
         )
-    if not online:
+    if not name and not local_path.is_file():
+        raise FileNotFoundError(
+            f"{display_path(local_path)}: not found, expected your own last best checkpoint. "
+            "Run notebook 03_train, which makes it, or give another checkpoint."
+        )
+    if not _is_online(run):
         print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B is not online.")
         return local_path
     artifact = run.use_artifact(name or f"{load_checkpoint(local_path).run_id}-checkpoint:best", type="model")
@@ -173,8 +226,13 @@ def log_predictions(run: wandb.Run, folder: Path) -> None:
 
 def finish_run(run: wandb.Run) -> None:
     """Close the run, and say where it is: the line that uploads an offline one, or the address of an online one."""
-    folder, online = Path(run.settings.sync_dir), not (run.offline or run.disabled)
-    disabled, url = run.disabled, run.url
+    folder, online, disabled, url = Path(run.settings.sync_dir), _is_online(run), run.disabled, run.url
     run.finish()
-    if not disabled:
-        print(f"Run finished: {url}" if online else f"Run finished. To upload it: wandb sync {display_path(folder)}")
+    if disabled:
+        return
+    if online:
+        print(f"Run finished: {url}")
+        return
+    shown = display_path(folder)
+    where = "" if Path(shown).is_absolute() else ", in the repository's folder"
+    print(f"Run finished. To upload it{where}: wandb sync {shlex.quote(shown)}")
