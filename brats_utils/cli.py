@@ -4,35 +4,21 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from monai.data import DataLoader
-from monai.utils import set_determinism
 
-from brats_utils.config import PRESETS, Config, load_config
-from brats_utils.data import build_dataset, build_loader, choose_cache, load_cases, prepare_dataset, split_cases
+from brats_utils.config import PRESETS, load_config
+from brats_utils.data import load_cases
 from brats_utils.evaluation import evaluate_cases, format_summary
 from brats_utils.inference import ScanError, predict_scan, save_labels
 from brats_utils.labels import REGIONS, SCHEMAS
-from brats_utils.model import (
-    Checkpoint,
-    RegionLoss,
-    build_model,
-    build_optimizer,
-    build_schedule,
-    choose_device,
-    choose_precision,
-    load_checkpoint,
-)
+from brats_utils.model import Checkpoint, choose_device, choose_precision, load_checkpoint
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.phantom import generate_dataset
+from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
-from brats_utils.tracking import finish_run, log_checkpoint, resolve_mode, start_run
-from brats_utils.training import TrainingState, save_progress, train_epochs
-from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,13 +50,14 @@ def _build_parser() -> argparse.ArgumentParser:
     phantom.add_argument("--seed", type=int, default=0)
     phantom.set_defaults(command=_phantom)
 
-    train = commands.add_parser("train", help="train as notebook 03 does")
-    train.add_argument("--preset", choices=PRESETS, default="laptop")
-    train.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
-    train.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
-    train.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
-    train.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
-    train.set_defaults(command=_train)
+    training = commands.add_parser("train", help="train as notebook 03 does; under torchrun, with several processes")
+    training.add_argument("--preset", choices=PRESETS, default="laptop")
+    training.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
+    training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
+    training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
+    training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
+    training.set_defaults(command=_train)
 
     predict = commands.add_parser("predict", help="segment one patient's scans")
     predict.add_argument("--checkpoint", type=Path, required=True)
@@ -110,74 +97,7 @@ def _phantom(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: yaml.safe_load(value) for name, value in args.set}
     config = load_config(args.preset, overrides, data=args.data, output_dir=args.out)
-    out_dir = resolve_path(args.out)
-    recorded = config.model_dump(mode="json")
-    set_determinism(config.seed if config.deterministic else None)
-    train_loader, val_loader = _build_loaders(config, out_dir)
-    state = _build_state(config, num_steps=config.max_train_epochs * len(train_loader))
-    mode = resolve_mode(args.wandb_mode)
-    run = start_run(job_type="train", mode=mode, output_dir=out_dir, config=recorded)
-    for result in train_epochs(
-        state,
-        train_loader,
-        val_loader,
-        max_epochs=config.max_train_epochs,
-        validation_intervals=config.validation_intervals,
-        roi_size=config.inference_roi_size,
-        seed=config.seed,
-    ):
-        for row in result.metric_rows():
-            run.log(row)
-        if result.dice is not None:
-            path = save_progress(state, out_dir / "checkpoints", config=recorded, run_id=run.id, is_best=result.is_best)
-            log_checkpoint(run, path, epoch=result.epoch, mean_dice=result.mean_dice, is_best=result.is_best)
-        print(result, flush=True)
-    finish_run(run)
-
-
-def _build_loaders(config: Config, out_dir: Path) -> tuple[DataLoader, DataLoader]:
-    schema = SCHEMAS[config.label_schema]
-    dataset_dir = prepare_dataset(
-        resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
-    )
-    parts = split_cases(load_cases(dataset_dir, schema=schema), out_dir / "split.json", seed=config.seed)
-    cache = choose_cache(config.cache, len(parts["train"]) + len(parts["val"]), spacing_mm=config.spacing_mm)
-    prepare = partial(
-        build_dataset,
-        cached=build_cached_transform(config.spacing_mm, schema=schema),
-        cache=cache,
-        cache_dir=out_dir / "cache",
-    )
-    train_set = prepare(parts["train"], on_the_fly=build_train_transform(config.roi_size, schema=schema))
-    val_set = prepare(parts["val"], on_the_fly=build_eval_transform(schema))
-    workers = {"num_workers": config.num_workers, "seed": config.seed}
-    return (
-        build_loader(train_set, batch_size=config.batch_size, shuffle=True, **workers),
-        build_loader(val_set, batch_size=1, shuffle=False, **workers),
-    )
-
-
-def _build_state(config: Config, *, num_steps: int) -> TrainingState:
-    device = choose_device()
-    model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob).to(device)
-    optimizer = build_optimizer(
-        model, name=config.optimizer, learning_rate=config.initial_learning_rate, weight_decay=config.weight_decay
-    )
-    return TrainingState(
-        model=model,
-        loss_fn=RegionLoss(
-            smooth_nr=config.dice_loss_smoothen_numerator,
-            smooth_dr=config.dice_loss_smoothen_denominator,
-            squared_pred=config.dice_loss_squared_prediction,
-            to_onehot_y=config.dice_loss_target_onehot,
-            sigmoid=config.dice_loss_apply_sigmoid,
-            batch=config.dice_loss_batch,
-            bce_weight=config.bce_weight,
-        ),
-        optimizer=optimizer,
-        schedule=build_schedule(optimizer, name=config.schedule, num_steps=num_steps),
-        precision=choose_precision(device),
-    )
+    train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 
 
 def _predict(args: argparse.Namespace) -> None:

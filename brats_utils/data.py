@@ -1,4 +1,4 @@
-"""Cases on disk, their split into train, val and test, and data sets that do the slow part once."""
+"""Cases on disk, and their split into train, val and test."""
 
 import hashlib
 import json
@@ -6,13 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import psutil
-import torch
-from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
-from monai.data.utils import pickle_hashing
-from monai.transforms import Compose
+from typing import Any
 
 from brats_utils.download import MSD_TASK, download_msd
 from brats_utils.labels import LabelSchema, check_dataset_json
@@ -20,8 +14,6 @@ from brats_utils.paths import display_path, write_text
 from brats_utils.phantom import generate_dataset
 
 PARTS = ("train", "val", "test")
-CASE_BYTES = 30_000_000
-"""A 1 mm case cropped to the brain, float16 image and uint8 label: 137x171x137 voxels of 9 bytes, rounded up."""
 
 
 class DataError(ValueError):
@@ -146,73 +138,6 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
             "Choose another output_dir for this data, or delete the file to split anew."
         )
     return {part: [by_id[case_id] for case_id in parts[part]] for part in PARTS}
-
-
-def build_dataset(
-    cases: Sequence[Case],
-    *,
-    cached: Compose,
-    on_the_fly: Compose,
-    cache: Literal["ram", "disk", "none"] = "ram",
-    cache_dir: Path | None = None,
-) -> Dataset:
-    """Build a data set that does its deterministic part once and its random part at each visit.
-
-    Args:
-        cases: what to load.
-        cached: deterministic transform from files to tensors, see `transforms.build_cached_transform`.
-        on_the_fly: transform of a cached case; must not write into the tensors it is given.
-        cache: keep the outcome of `cached` in memory, on disk, or nowhere.
-        cache_dir: folder for `cache="disk"`; an interrupted run is picked up from it.
-    """
-    files = [case.files for case in cases]
-    if cache == "ram":
-        # copy_cache=False: the crop comes first and copies only the patch, not the whole case
-        inner: Any = CacheDataset(files, transform=cached, copy_cache=False, num_workers=2)
-        return Dataset(inner, transform=on_the_fly)
-    if cache == "disk":
-        # hash_transform: else a change of spacing would be answered with the old files
-        inner = PersistentDataset(files, transform=cached, cache_dir=cache_dir, hash_transform=pickle_hashing)
-        return Dataset(inner, transform=on_the_fly)
-    return Dataset(files, transform=Compose([*cached.transforms, *on_the_fly.transforms]))
-
-
-def choose_cache(cache: str, num_cases: int, *, spacing_mm: float) -> Literal["ram", "disk", "none"]:
-    """Decide where prepared cases are kept, and say so: in memory if they take at most half of what is free.
-
-    Args:
-        cache: `auto`, or the decision already made.
-        num_cases: how many cases are to be kept.
-        spacing_mm: voxel size they are resampled to.
-    """
-    needed, free = num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
-    if cache == "auto":
-        cache = "ram" if needed < free / 2 else "disk"
-    print(
-        f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB prepared; {free / 1e9:.1f} GB of memory free)."
-    )
-    return cache  # type: ignore[return-value]
-
-
-def build_loader(dataset: Dataset, *, batch_size: int, shuffle: bool, num_workers: int, seed: int) -> DataLoader:
-    """Build a loader whose order depends on nothing but the seed.
-
-    Args:
-        dataset: from `build_dataset`.
-        batch_size: cases a batch.
-        shuffle: draw a new order each epoch; the last, incomplete batch is then left out.
-        num_workers: processes; 0 loads in this one.
-        seed: of the order.
-    """
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        drop_last=shuffle and len(dataset) >= batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),
-    )
 
 
 def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:

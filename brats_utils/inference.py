@@ -13,7 +13,7 @@ from monai.transforms import ResampleToMatch
 from nibabel.filebasedimages import ImageFileError
 from torch import nn
 
-from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions, regions_to_labels
+from brats_utils.labels import CHANNELS, LabelSchema, regions_to_labels
 from brats_utils.paths import display_path, replacing
 from brats_utils.transforms import build_preprocessing
 
@@ -36,7 +36,7 @@ class Prediction:
     Attributes:
         probabilities: (3, X, Y, Z) float32, channels in the order of `REGIONS`; 0 outside the brain's box.
         labels: (X, Y, Z) uint8, nested by construction.
-        regions: (3, X, Y, Z) bool, read off `labels`, so that ET lies in TC and TC in WT.
+        regions: (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT.
     """
 
     probabilities: torch.Tensor
@@ -100,27 +100,27 @@ def predict_scan(
     grid = MetaTensor(torch.zeros(1, *reference.shape[:3]), affine=torch.as_tensor(reference.affine))
     resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
     probabilities = torch.Tensor(resample(MetaTensor(logits.sigmoid(), affine=image.affine), img_dst=grid))
-    labels = regions_to_labels(probabilities > 0.5, schema)
     voxel_ml = abs(float(np.linalg.det(reference.affine[:3, :3]))) / 1000
-    labels = drop_small_enhancing(labels, schema, voxel_ml=voxel_ml)
-    return Prediction(probabilities, labels, labels_to_regions(labels, schema))
+    regions = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml)
+    return Prediction(probabilities, regions_to_labels(regions, schema), regions)
 
 
-def drop_small_enhancing(labels: torch.Tensor, schema: LabelSchema, *, voxel_ml: float) -> torch.Tensor:
-    """Turn the enhancing tumour into non-enhancing core where there is less than `MIN_ENHANCING_ML` of it.
+def clean_regions(regions: torch.Tensor, *, voxel_ml: float) -> torch.Tensor:
+    """Nest the regions, and drop the enhancing tumour where there is less than `MIN_ENHANCING_ML` of it.
 
     Args:
-        labels: (X, Y, Z) uint8.
-        schema: the numbering.
+        regions: (3, X, Y, Z) bool, each thresholded by itself.
         voxel_ml: volume of a voxel in mL.
 
     Returns:
-        (X, Y, Z) uint8; WT and TC are the same as before.
+        (3, X, Y, Z) bool, ET within TC within WT. A voxel called ET but not WT still counts as tumour, and small ET as
+        core that does not enhance. Source: region-based training in nnU-Net (Isensee 2021, arXiv 2011.00848).
     """
-    enhancing = labels == schema.enhancing
-    if float(enhancing.sum()) * voxel_ml >= MIN_ENHANCING_ML:
-        return labels
-    return labels.masked_fill(enhancing, schema.necrotic)
+    core, whole, enhancing = regions
+    core = core | enhancing
+    if float(enhancing.sum()) * voxel_ml < MIN_ENHANCING_ML:
+        enhancing = torch.zeros_like(enhancing)
+    return torch.stack([core, whole | core, enhancing])
 
 
 def save_labels(labels: torch.Tensor, path: Path, *, like: Path) -> Path:

@@ -1,7 +1,9 @@
 """The network, its loss, optimiser and schedule, and what a checkpoint holds."""
 
+import os
 import pickle
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from brats_utils.labels import CHANNELS, REGIONS
 from brats_utils.paths import display_path, replacing
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 """Raise when the content of a checkpoint changes in a way that older code cannot read."""
 
 
@@ -112,8 +114,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, num_steps: in
 
 
 def choose_device() -> torch.device:
-    """Take the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Take the GPU if there is one; of several, under `torchrun`, the one that belongs to this process."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
 
 
 def choose_precision(device: torch.device) -> torch.dtype:
@@ -149,6 +153,7 @@ class Checkpoint:
         model: state dict of the network.
         config: the settings of the run, as `Config.model_dump(mode="json")` gives them.
         epoch: epochs finished.
+        batch_losses: of the next epoch, if it was interrupted; as many batches of it are done.
         mean_dice: validation mean Dice of these weights.
         best_dice: the best so far.
         run_id: W&B run that made it.
@@ -156,12 +161,13 @@ class Checkpoint:
         schedule: state dict.
         scaler: state dict of the float16 gradient scaler, empty without one.
 
-    Random generators are not in it: training seeds them anew from the seed and the epoch's number.
+    Random generators are not in it: training seeds them anew at each step, from the seed, the epoch and the batch.
     """
 
     model: Mapping[str, torch.Tensor]
     config: Mapping[str, Any]
     epoch: int
+    batch_losses: list[float]
     mean_dice: float
     best_dice: float
     run_id: str
@@ -202,13 +208,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint."
         )
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums it wrote
+            damaged = archive.testzip()
+        if damaged:
+            raise OSError(f"checksum of {damaged} differs")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{name}: refused, because it holds more than tensors and plain values: {str(error).splitlines()[0]}. "
             "Expected a checkpoint written by notebook 03_train."
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{name}: damaged ({error}). Use another checkpoint, or train again.") from None
     expected = set(Checkpoint.__dataclass_fields__) | {"format"}
     if not isinstance(content, dict) or set(content) != expected or content["format"] != CHECKPOINT_FORMAT:

@@ -1,23 +1,39 @@
 """The training loop as a generator: it yields what happened, and the caller logs and saves."""
 
+import os
+import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data import DataLoader
-from monai.data.utils import set_rnd
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from brats_utils.inference import predict_logits
+from brats_utils.inference import clean_regions, predict_logits
 from brats_utils.labels import REGIONS
+from brats_utils.loading import EpochBatches, derive_seed
 from brats_utils.metrics import dice_per_region
-from brats_utils.model import Checkpoint, save_checkpoint
+from brats_utils.model import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from brats_utils.paths import display_path
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+FREE_SETTINGS = {
+    "num_workers", "validation_intervals", "cache", "dataset_dir", "checkpoint_dir", "max_train_images_visualized",
+    "max_val_images_visualized", "max_prediction_images_visualized",
+}  # fmt: skip
+"""What may change between an interruption and a resume."""
 
 
 class TrainingError(RuntimeError):
@@ -28,16 +44,21 @@ class TrainingError(RuntimeError):
 class TrainingState:
     """Everything that changes while training.
 
+    Hugging Face Accelerate prepares the model and the optimiser: for mixed precision, and, where the program was
+    started by `torchrun` or `notebook_launcher`, for training together with other processes.
+
     Attributes:
         model: the network, on its device.
         loss_fn: from (logits, regions) to a scalar.
         optimizer: updates the model.
         schedule: sets the learning rate, one call a step.
-        precision: dtype for autocast; float32 means none.
-        epoch: epochs finished.
+        precision: dtype for autocast; float32 means none. float16 comes with a gradient scaler.
+        epoch: epochs finished, validation included.
+        batch_losses: of the epoch that is not finished yet, a scalar a batch.
+        learning_rate: of the last step.
         mean_dice: validation mean Dice of the last validation; NaN before the first.
         best_dice: best validation mean Dice so far.
-        scaler: keeps float16 gradients from vanishing; idle otherwise.
+        accelerator: knows this process's rank and the others.
     """
 
     model: SegResNet
@@ -46,38 +67,46 @@ class TrainingState:
     schedule: LRScheduler
     precision: torch.dtype
     epoch: int = 0
+    batch_losses: list[torch.Tensor] = field(default_factory=list)
+    learning_rate: float = 0.0
     mean_dice: float = float("nan")
     best_dice: float = -1.0
-    scaler: torch.amp.GradScaler = field(init=False)
+    accelerator: Accelerator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        AcceleratorState._reset_state()  # it keeps the first precision for the life of the process otherwise
+        self.accelerator = Accelerator(
+            mixed_precision=MIXED_PRECISION[self.precision], cpu=next(self.model.parameters()).device.type == "cpu"
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
 
     def snapshot(self, *, config: Mapping[str, Any], run_id: str) -> Checkpoint:
-        """Collect what a checkpoint holds; the tensors are shared, so save it before the next step."""
+        """Collect what a checkpoint holds; the tensors are shared, so save it before the next step.
+
+        Raises:
+            TrainingError: if a loss of the unfinished epoch is not finite: such a state is not worth keeping.
+        """
         return Checkpoint(
-            model=self.model.state_dict(),
+            model=self.accelerator.unwrap_model(self.model).state_dict(),
             config=config,
             epoch=self.epoch,
+            batch_losses=read_losses(self, [[]] * len(self.batch_losses)) if self.batch_losses else [],
             mean_dice=self.mean_dice,
             best_dice=self.best_dice,
             run_id=run_id,
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
-            scaler=self.scaler.state_dict(),
+            scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same settings."""
-        self.model.load_state_dict(dict(checkpoint.model))
+        self.accelerator.unwrap_model(self.model).load_state_dict(dict(checkpoint.model))
         self.optimizer.load_state_dict(dict(checkpoint.optimizer))
         self.schedule.load_state_dict(dict(checkpoint.schedule))
-        self.scaler.load_state_dict(dict(checkpoint.scaler))
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
+        self.batch_losses = [torch.tensor(loss, device=self.accelerator.device) for loss in checkpoint.batch_losses]
         self.epoch, self.mean_dice, self.best_dice = checkpoint.epoch, checkpoint.mean_dice, checkpoint.best_dice
 
 
@@ -165,69 +194,92 @@ def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch
     Returns:
         Scalar loss, detached and still on the device: reading it would make the GPU wait.
     """
-    image = batch["image"].to(state.device, non_blocking=True)
-    regions = batch["label"].to(state.device, non_blocking=True)
+    image = batch["image"].to(state.accelerator.device, non_blocking=True)
+    regions = batch["label"].to(state.accelerator.device, non_blocking=True)
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(state.device.type, state.precision, enabled=state.precision != torch.float32):
-        logits = state.model(image)
-    loss = state.loss_fn(logits, regions)
-    state.scaler.scale(loss).backward()
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.schedule.step()
+    loss = state.loss_fn(state.model(image), regions)
+    state.accelerator.backward(loss)
+    state.optimizer.step()
+    if not state.accelerator.optimizer_step_was_skipped:  # float16 skips a step whose gradients overflow
+        state.schedule.step()
     return loss.detach()
 
 
-def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> tuple[list[float], float]:
-    """Train on every batch once.
+def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> list[float]:
+    """Train on every batch of an epoch, or on those that are left of it.
 
-    All random generators start from the seed and the epoch's number, so that a training that was
-    interrupted and one that was not draw the same patches.
+    Order, patches and dropout follow from the seed, the epoch and the batch, so that a training that was
+    interrupted and one that was not do the same. Ctrl-C is heard between two batches.
 
     Returns:
-        Loss of each batch and the learning rate of the last step.
+        Loss of each batch of the epoch, averaged over all processes.
 
     Raises:
+        KeyboardInterrupt: on Ctrl-C; the state is whole and can be saved, or trained on.
         TrainingError: a loss that is not finite, with the ids of the cases in that batch.
     """
-    epoch_seed = (seed + 1_000_003 * state.epoch) % 2**32
-    torch.manual_seed(epoch_seed)
-    loader.generator.manual_seed(epoch_seed)
-    set_rnd(loader.dataset, seed=epoch_seed)
+    batches = loader.batch_sampler
+    assert isinstance(batches, EpochBatches)
+    batches.epoch, batches.start = state.epoch, len(state.batch_losses)
+    case_ids: list[list[str]] = [[]] * batches.start
     state.model.train()
-    losses, case_ids, learning_rate = [], [], 0.0
-    for batch in tqdm(loader, desc=f"Epoch {state.epoch + 1}", leave=False):
-        learning_rate = state.optimizer.param_groups[0]["lr"]
-        losses.append(train_step(state, batch))
-        case_ids.append(batch["case_id"])
-    values = torch.stack(losses).tolist()
-    for step, value in enumerate(values):
-        if not torch.isfinite(torch.tensor(value)):
-            raise TrainingError(
-                f"Epoch {state.epoch + 1}, batch {step + 1}: the loss is {value} on cases {case_ids[step]}. "
-                "Look at these cases, or lower initial_learning_rate; the last checkpoint is intact."
-            )
-    return values, learning_rate
+    with _interrupt_between_batches() as interrupted:
+        bar = tqdm(loader, f"Epoch {state.epoch + 1}", len(batches), initial=batches.start, leave=False)
+        for batch in bar:
+            torch.manual_seed(derive_seed(seed, state.epoch, len(state.batch_losses), state.accelerator.process_index))
+            state.learning_rate = state.optimizer.param_groups[0]["lr"]
+            loss = train_step(state, batch)
+            state.batch_losses.append(loss)
+            case_ids.append(list(batch["case_id"]))
+            if interrupted:
+                raise KeyboardInterrupt
+    return read_losses(state, case_ids)
 
 
-def validate(state: TrainingState, loader: DataLoader, *, roi_size: tuple[int, int, int]) -> torch.Tensor:
-    """Score the model on whole volumes.
+def read_losses(state: TrainingState, case_ids: list[list[str]]) -> list[float]:
+    """Bring the losses of the unfinished epoch from the device, averaged over all processes.
+
+    Args:
+        state: has one loss a batch.
+        case_ids: those of each batch, to name them if its loss is not finite.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    values = state.accelerator.reduce(torch.stack(state.batch_losses), "mean")
+    bad = (~values.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        state.batch_losses = []  # this epoch is void
+        raise TrainingError(
+            f"Epoch {state.epoch + 1}, batch {bad[0] + 1}: the loss is {values[bad[0]].item()} on cases "
+            f"{gather_object(case_ids[bad[0]])}. Look at these cases, or lower initial_learning_rate; "
+            "the last checkpoint is intact."
+        )
+    return values.tolist()
+
+
+def validate(
+    state: TrainingState, loader: DataLoader, *, roi_size: tuple[int, int, int], spacing_mm: float
+) -> torch.Tensor:
+    """Score the model on whole volumes, with the same rules as for the test cases.
 
     Args:
         state: its model is set to evaluation mode.
-        loader: batches of one case each.
+        loader: batches of one case each; with several processes, the share of this one.
         roi_size: sliding window in voxels.
+        spacing_mm: voxel size of the volumes.
 
     Returns:
-        (cases, 3) float64 Dice, in the order of the loader and of `REGIONS`.
+        (cases, 3) float64 Dice of all cases, sorted by case id, channels in the order of `REGIONS`.
     """
-    state.model.eval()
+    model = state.accelerator.unwrap_model(state.model).eval()
     scores = []
     for batch in loader:
-        image = batch["image"].to(state.device)
-        logits = predict_logits(state.model, image, roi_size=roi_size, precision=state.precision)
-        scores.append(dice_per_region(logits[0].cpu() > 0, batch["label"][0]))
-    return torch.stack(scores)
+        image = batch["image"].to(state.accelerator.device)
+        logits = predict_logits(model, image, roi_size=roi_size, precision=state.precision)
+        predicted = clean_regions(logits[0].cpu() > 0, voxel_ml=spacing_mm**3 / 1000)
+        scores.append((batch["case_id"][0], dice_per_region(predicted, batch["label"][0])))
+    return torch.stack([dice for _, dice in sorted(gather_object(scores), key=lambda score: score[0])])
 
 
 def train_epochs(
@@ -238,43 +290,103 @@ def train_epochs(
     max_epochs: int,
     validation_intervals: int,
     roi_size: tuple[int, int, int],
+    spacing_mm: float,
     seed: int,
 ) -> Iterator[EpochResult]:
     """Train, and validate now and then; the last epoch always is.
 
     Args:
         state: where to start from; is updated.
-        train_loader: random patches.
+        train_loader: random patches, see `loading.build_train_loader`.
         val_loader: whole cases, one a batch.
         max_epochs: stop when as many are finished.
         validation_intervals: validate every n-th epoch.
         roi_size: sliding window of the validation, in voxels.
+        spacing_mm: voxel size of the validation's volumes.
         seed: of every random choice.
 
     Yields:
-        One result an epoch, when the state may be saved.
+        One result an epoch, when the state may be saved. It may be saved after a KeyboardInterrupt too.
     """
     while state.epoch < max_epochs:
         start = time.perf_counter()
-        losses, learning_rate = train_epoch(state, train_loader, seed=seed)
+        losses = train_epoch(state, train_loader, seed=seed)
         seconds = time.perf_counter() - start
-        state.epoch += 1
-        dice, is_best = None, False
-        if state.epoch % validation_intervals == 0 or state.epoch == max_epochs:
-            dice = validate(state, val_loader, roi_size=roi_size)
+        epoch, dice, is_best = state.epoch + 1, None, False
+        if epoch % validation_intervals == 0 or epoch == max_epochs:
+            dice = validate(state, val_loader, roi_size=roi_size, spacing_mm=spacing_mm)
             state.mean_dice = float(dice.mean())
             is_best = state.mean_dice > state.best_dice
             state.best_dice = max(state.best_dice, state.mean_dice)
-        yield EpochResult(state.epoch, losses, learning_rate, seconds, dice, is_best)
+        state.epoch, state.batch_losses = epoch, []
+        yield EpochResult(epoch, losses, state.learning_rate, seconds, dice, is_best)
 
 
 def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, Any], run_id: str, is_best: bool) -> Path:
-    """Write `last.pt`, and `best.pt` if these weights are the best so far.
+    """Write `last.pt`, and `best.pt` if these weights are the best so far; the last but one stays as `previous.pt`.
+
+    With several processes all must call it; the first one writes.
 
     Returns:
         The path of `last.pt`.
     """
-    checkpoint = state.snapshot(config=config, run_id=run_id)
-    if is_best:
-        save_checkpoint(folder / "best.pt", checkpoint)
-    return save_checkpoint(folder / "last.pt", checkpoint)
+    checkpoint, last = state.snapshot(config=config, run_id=run_id), folder / LAST
+    if state.accelerator.is_main_process:
+        if is_best:
+            save_checkpoint(folder / BEST, checkpoint)
+        if last.exists():
+            os.replace(last, folder / PREVIOUS)
+        save_checkpoint(last, checkpoint)
+    state.accelerator.wait_for_everyone()
+    return last
+
+
+def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
+    """Read `last.pt`, or the one before it, with a warning, where the last is damaged or missing.
+
+    Args:
+        folder: of the checkpoints.
+        config: settings to go on with; those that shape the training must be the checkpoint's.
+
+    Raises:
+        CheckpointError: if neither can be read, or it was trained with other settings.
+    """
+    try:
+        checkpoint = load_checkpoint(folder / LAST)
+    except CheckpointError as error:
+        if not (folder / PREVIOUS).exists():
+            raise
+        warnings.warn(f"{error} Going on from {display_path(folder / PREVIOUS)}.", stacklevel=2)
+        checkpoint = load_checkpoint(folder / PREVIOUS)
+    changed = {
+        key: f"{checkpoint.config.get(key)} there, {value} now"
+        for key, value in config.items()
+        if key not in FREE_SETTINGS and checkpoint.config.get(key) != value
+    }
+    if changed:
+        raise CheckpointError(
+            f"{display_path(folder / LAST)}: cannot go on with other settings than it was trained with: {changed}. "
+            "Set them back, or train anew in another output folder."
+        )
+    return checkpoint
+
+
+@contextmanager
+def _interrupt_between_batches() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C in a list, which the loop asks after each batch; a second one is not waited with."""
+    heard: list[int] = []
+
+    def listen(number: int, _: Any) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, listen)
+    except ValueError:  # not in the main thread: nobody can interrupt
+        yield heard
+        return
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -8,6 +8,7 @@ from monai.transforms import (
     CastToTyped,
     Compose,
     CropForegroundd,
+    DeleteItemsd,
     EnsureChannelFirstd,
     EnsureTyped,
     LoadImaged,
@@ -18,13 +19,18 @@ from monai.transforms import (
     RandFlipd,
     RandScaleIntensityd,
     RandShiftIntensityd,
+    SelectItemsd,
     Spacingd,
     SpatialPadd,
 )
+from monai.transforms.utils import map_binary_to_indices
 
 from brats_utils.labels import CHANNELS, LabelSchema, check_label_values, labels_to_regions
 
 IMAGE_LABEL = ("image", "label")
+CENTRES = ("tumour_voxels", "other_voxels")
+MAX_CENTRES = 10_000
+"""Voxels of either kind to keep as possible centres of patches; all of them would weigh as much as the scan."""
 
 
 class CheckCased(MapTransform):
@@ -78,6 +84,19 @@ class LabelsToRegionsd(MapTransform):
         return {**data, **{key: labels_to_regions(data[key], self.schema) for key in self.key_iterator(data)}}
 
 
+class FindCentresd(MapTransform):
+    """Remember where patches may be centred: flat indices of tumour and of other voxels, spread evenly.
+
+    Done once and cached, because searching a whole label for each patch costs more than the patch.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add both keys of `CENTRES`, (at most `MAX_CENTRES`,) int64 each, to a (1, X, Y, Z) label."""
+        found = map_binary_to_indices(data[self.keys[0]])
+        thin = [voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), MAX_CENTRES)).long()] for voxels in found]
+        return {**data, **dict(zip(CENTRES, thin, strict=True))}
+
+
 def build_preprocessing(spacing_mm: float, *, schema: LabelSchema) -> Compose:
     """Build the deterministic part: load, check, orient to RAS, crop air away, resample, z-score.
 
@@ -108,10 +127,15 @@ def build_preprocessing(spacing_mm: float, *, schema: LabelSchema) -> Compose:
 
 
 def build_cached_transform(spacing_mm: float, *, schema: LabelSchema) -> Compose:
-    """Build `build_preprocessing` followed by a compact form for caching: float16 image, uint8 label, no metadata."""
+    """Build `build_preprocessing` followed by a compact form for caching: float16 image, uint8 label, no metadata.
+
+    With it come the voxels that training patches are centred on, see `FindCentresd`.
+    """
     compact = [
         CastToTyped(IMAGE_LABEL, dtype=(torch.float16, torch.uint8)),
         EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
+        FindCentresd("label"),
+        SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES), allow_missing_keys=True),
     ]
     return Compose([*build_preprocessing(spacing_mm, schema=schema).transforms, *compact])
 
@@ -131,20 +155,26 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
     """
     return Compose(
         [
+            RandCropByPosNegLabeld(
+                IMAGE_LABEL, "label", spatial_size=roi_size, pos=2, neg=1, num_samples=1, allow_smaller=True,
+                fg_indices_key=CENTRES[0], bg_indices_key=CENTRES[1],
+            ),
+            DeleteItemsd(CENTRES),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
-            RandCropByPosNegLabeld(IMAGE_LABEL, "label", spatial_size=roi_size, pos=2, neg=1, num_samples=1),
+            *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
             LabelsToRegionsd("label", schema),
             EnsureTyped("image", dtype=torch.float32),
-            *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),
             RandScaleIntensityd("image", factors=0.1, prob=1.0),
             RandShiftIntensityd("image", offsets=0.1, prob=1.0),
         ]
-    )
+    )  # fmt: skip
 
 
 def build_eval_transform(schema: LabelSchema) -> Compose:
     """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
-    return Compose([LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)])
+    return Compose(
+        [DeleteItemsd(CENTRES), LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)]
+    )
 
 
 def _is_brain(image: torch.Tensor) -> torch.Tensor:

@@ -2,19 +2,14 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from brats_utils.data import (
     DataError,
-    build_dataset,
-    build_loader,
-    choose_cache,
     load_cases,
     prepare_dataset,
     split_cases,
 )
 from brats_utils.labels import BRATS_2021, MSD, LabelError
-from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 
 @pytest.fixture
@@ -98,39 +93,3 @@ def test_damaged_split_is_refused(cases, tmp_path):
     (tmp_path / "split.json").write_text("{")
     with pytest.raises(DataError, match="Delete it to split anew"):
         split_cases(cases, tmp_path / "split.json", seed=0)
-
-
-@pytest.mark.parametrize("cache", ["ram", "disk", "none"])
-def test_every_cache_gives_the_same_cases(cases, tmp_path, cache):
-    parts = {"cached": build_cached_transform(4.0, schema=MSD), "on_the_fly": build_eval_transform(MSD)}
-    cached = build_dataset(cases[:1], **parts, cache=cache, cache_dir=tmp_path)
-    plain = build_dataset(cases[:1], **parts, cache="none")
-    for _ in range(2):  # the second visit comes from the cache
-        torch.testing.assert_close(cached[0]["image"], plain[0]["image"])
-        assert torch.equal(cached[0]["label"], plain[0]["label"])
-
-
-def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
-    def shape(spacing_mm):
-        transforms = {"cached": build_cached_transform(spacing_mm, schema=MSD), "on_the_fly": build_eval_transform(MSD)}
-        return build_dataset(cases[:1], **transforms, cache="disk", cache_dir=tmp_path)[0]["image"].shape
-
-    assert shape(4.0) != shape(8.0)
-    assert shape(4.0) == shape(4.0)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_loader_gives_patches_with_the_ids_of_their_cases(cases):
-    random_part = build_train_transform((16, 16, 16), schema=MSD)
-    dataset = build_dataset(cases[:3], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=random_part)
-    batches = list(build_loader(dataset, batch_size=2, shuffle=True, num_workers=0, seed=0))
-    assert len(batches) == 1
-    assert batches[0]["image"].shape == (2, 4, 16, 16, 16)
-    assert set(batches[0]["case_id"]) <= {case.case_id for case in cases}
-
-
-def test_cache_choice_is_said_aloud(capsys):
-    assert choose_cache("auto", 1, spacing_mm=4.0) == "ram"
-    assert choose_cache("auto", 10_000_000, spacing_mm=1.0) == "disk"
-    assert choose_cache("none", 1, spacing_mm=1.0) == "none"
-    assert "Cache: disk (10000000 cases" in capsys.readouterr().out

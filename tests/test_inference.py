@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from brats_utils.inference import ScanError, drop_small_enhancing, predict_logits, predict_scan, save_labels
+from brats_utils.inference import ScanError, clean_regions, predict_logits, predict_scan, save_labels
 from brats_utils.labels import BRATS_2021, MSD
 
 SETTINGS = {"spacing_mm": 1.0, "roi_size": (32, 32, 32), "schema": MSD}
@@ -71,11 +71,19 @@ def test_labels_carry_the_geometry_and_codes_of_the_scan(tmp_path):
 
 
 def test_a_trace_of_enhancement_becomes_core_and_more_than_that_stays():
-    labels = torch.full((10, 10, 10), MSD.edema, dtype=torch.uint8)
-    labels[0, 0, :4] = MSD.enhancing
-    trace = drop_small_enhancing(labels, MSD, voxel_ml=0.2)
-    assert torch.equal(trace == MSD.necrotic, labels == MSD.enhancing)
-    assert torch.equal(drop_small_enhancing(labels, MSD, voxel_ml=0.3), labels)
+    regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
+    regions[:, 0, 0, :4] = True
+    core, whole, enhancing = clean_regions(regions, voxel_ml=0.2)
+    assert not enhancing.any()
+    assert torch.equal(torch.stack([core, whole]), regions[:2])
+    assert torch.equal(clean_regions(regions, voxel_ml=0.3), regions)
+
+
+def test_regions_are_nested():
+    regions = torch.zeros(3, 3, 1, 1, dtype=torch.bool)
+    regions[[0, 1, 2], [0, 1, 2]] = True  # each region claims one voxel, which the others deny
+    core, whole, enhancing = clean_regions(regions, voxel_ml=2.0).flatten(1).tolist()
+    assert (core, whole, enhancing) == ([True, False, True], [True, True, True], [False, False, True])
 
 
 def test_labels_come_in_the_numbering_asked_for(tmp_path):

@@ -1,10 +1,21 @@
+import os
+import signal
+
 import pytest
 import torch
-from monai.data import DataLoader, Dataset
+from monai.data import Dataset
 from monai.transforms import Compose, RandFlipd
 
-from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, load_checkpoint
-from brats_utils.training import TrainingError, TrainingState, save_progress, train_epochs, train_step
+from brats_utils.loading import CaseDataset, build_eval_loader, build_train_loader
+from brats_utils.model import (
+    CheckpointError,
+    RegionLoss,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    load_checkpoint,
+)
+from brats_utils.training import TrainingError, TrainingState, load_progress, save_progress, train_epochs, train_step
 
 ROI = (16, 16, 16)
 
@@ -22,8 +33,9 @@ def make_cases(count=4):
 
 def make_loaders(cases):
     random_part = Compose([RandFlipd(("image", "label"), prob=0.5, spatial_axis=0)])
-    train = DataLoader(Dataset(cases, random_part), batch_size=2, shuffle=True, generator=torch.Generator())
-    return train, DataLoader(Dataset(cases[:2]), batch_size=1, generator=torch.Generator())
+    train = CaseDataset(Dataset(cases), random_part, seed=0)
+    val = CaseDataset(Dataset(cases[:2]), Compose([]), seed=0)
+    return build_train_loader(train, batch_size=2, num_workers=0, seed=0), build_eval_loader(val, num_workers=0)
 
 
 def make_state(num_steps=8, learning_rate=5e-3, precision=torch.float32):
@@ -48,6 +60,7 @@ def run(state, cases, *, max_epochs=4, validation_intervals=2):
             max_epochs=max_epochs,
             validation_intervals=validation_intervals,
             roi_size=ROI,
+            spacing_mm=4.0,
             seed=0,
         )
     )
@@ -117,6 +130,68 @@ def test_best_checkpoint_is_kept_when_a_later_one_is_worse(tmp_path):
     save_progress(state, tmp_path, config={}, run_id="", is_best=False)
     assert load_checkpoint(tmp_path / "best.pt").epoch == 1
     assert load_checkpoint(tmp_path / "last.pt").epoch == 2
+
+
+def test_damaged_last_falls_back_to_the_one_before_with_a_warning(tmp_path):
+    state = make_state()
+    for epoch in (1, 2):
+        state.epoch = epoch
+        last = save_progress(state, tmp_path, config={"seed": 0}, run_id="", is_best=False)
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"last.pt: damaged.*Going on from .*previous.pt"):
+        assert load_progress(tmp_path, config={"seed": 0}).epoch == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+
+
+def test_byte_that_changed_inside_a_checkpoint_is_noticed(tmp_path):
+    last = save_progress(make_state(), tmp_path, config={}, run_id="", is_best=False)
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_progress(tmp_path, config={})
+
+
+def test_going_on_with_other_settings_is_refused(tmp_path):
+    save_progress(make_state(), tmp_path, config={"seed": 0, "cache": "ram"}, run_id="", is_best=False)
+    with pytest.raises(CheckpointError, match="'seed': '0 there, 1 now'"):
+        load_progress(tmp_path, config={"seed": 1, "cache": "disk"})
+    assert load_progress(tmp_path, config={"seed": 0, "cache": "disk"}).epoch == 0
+
+
+def interrupt_after(state, batches):
+    """Send Ctrl-C while that batch is being trained on."""
+    inner, count = state.loss_fn.forward, iter(range(1, 100))
+
+    def forward(logits, regions):
+        if next(count) == batches:
+            os.kill(os.getpid(), signal.SIGINT)
+        return inner(logits, regions)
+
+    state.loss_fn.forward = forward
+
+
+def test_interrupted_epoch_is_finished_as_if_nothing_had_happened(tmp_path):
+    whole, broken, resumed = make_state(), make_state(), make_state()
+    uninterrupted = run(whole, make_cases())
+    interrupt_after(broken, batches=3)  # the first of the second epoch
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, make_cases())
+    assert (broken.epoch, len(broken.batch_losses)) == (1, 1)
+    save_progress(broken, tmp_path, config={}, run_id="", is_best=False)
+    resumed.restore(load_progress(tmp_path, config={}))
+    for state in (resumed, broken):  # from the file, and in the same notebook
+        results = run(state, make_cases())
+        assert [result.batch_losses for result in results] == [r.batch_losses for r in uninterrupted[1:]]
+        assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), state.model.parameters(), strict=True))
+
+
+def test_unfinished_epoch_with_a_loss_that_is_not_finite_is_not_saved(tmp_path):
+    state = make_state()
+    state.batch_losses = [torch.tensor(float("inf"))]
+    with pytest.raises(TrainingError, match="the loss is inf"):
+        save_progress(state, tmp_path, config={}, run_id="", is_best=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_metrics_carry_the_names_that_wandb_users_know():

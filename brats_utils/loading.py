@@ -1,0 +1,200 @@
+"""Data sets that do the slow part once, and loaders whose every random choice can be made again."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from monai.data import CacheDataset, Dataset
+from monai.data.utils import list_data_collate, pickle_hashing
+from monai.transforms import Compose
+from torch.utils.data import DataLoader, Sampler, Subset
+from tqdm import tqdm
+
+from brats_utils.data import Case
+from brats_utils.paths import replacing
+
+CacheKind = Literal["ram", "disk", "none"]
+
+CASE_BYTES = 30_000_000
+"""A 1 mm case cropped to the brain, float16 image and uint8 label: 137x171x137 voxels of 9 bytes, rounded up."""
+MAX_RAM_BYTES = 16_000_000_000
+"""No cache in memory grows beyond this, however large the machine; all 484 cases of MSD fit in it."""
+
+
+def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: int = 1) -> CacheKind:
+    """Decide where prepared cases are kept, and say so: in memory if they take at most half of what is free.
+
+    Args:
+        cache: `auto`, or the decision already made.
+        num_cases: how many cases are to be kept.
+        spacing_mm: voxel size they are resampled to.
+        processes: that train on this machine. Each would keep a memory cache of its own; mapped files they share.
+    """
+    needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
+    if cache == "auto":
+        cache = "ram" if needed < min(free / 2, MAX_RAM_BYTES) else "disk"
+    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        print(f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB of memory free).")
+    return cache  # type: ignore[return-value]
+
+
+class MappedDataset(torch.utils.data.Dataset):
+    """Prepared cases in files that are mapped into memory: a patch reads the pages it touches and no more."""
+
+    def __init__(self, files: Sequence[dict[str, str]], transform: Compose, cache_dir: Path) -> None:
+        recipe = pickle_hashing(transform.transforms).decode()
+        self.paths = [cache_dir / f"{file['case_id']}-{_key(file, recipe)}.pt" for file in files]
+        for file, path in zip(tqdm(files, desc="Preparing cases"), self.paths, strict=True):
+            if not path.exists():
+                with replacing(path) as temporary:
+                    torch.save(transform(file), temporary)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Open one case; its tensors stay on disk until they are read."""
+        case: dict[str, Any] = torch.load(self.paths[index], mmap=True, weights_only=True)
+        return case
+
+
+class CaseDataset(torch.utils.data.Dataset):
+    """Prepared cases, and what is done to them at each visit.
+
+    The random part of a visit follows from the seed, the epoch and the case alone. So a case looks the
+    same in an epoch whatever came before: after a resume, with any number of workers, on any number of machines.
+    """
+
+    def __init__(self, prepared: Dataset | MappedDataset, on_the_fly: Compose, *, seed: int) -> None:
+        self.prepared = prepared
+        self.on_the_fly = on_the_fly
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+    def __getitem__(self, visit: int | tuple[int, int]) -> Any:
+        """Give the case of this index, as it looks in this epoch.
+
+        Args:
+            visit: (epoch, index), or an index alone for epoch 0.
+        """
+        epoch, index = visit if isinstance(visit, tuple) else (0, visit)
+        self.on_the_fly.set_random_state(seed=derive_seed(self.seed, epoch, index))
+        return self.on_the_fly(self.prepared[index])
+
+
+def derive_seed(*numbers: int) -> int:
+    """Mix numbers, such as seed, epoch and index, into one 32-bit seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def build_dataset(
+    cases: Sequence[Case],
+    *,
+    cached: Compose,
+    on_the_fly: Compose,
+    cache: CacheKind = "ram",
+    cache_dir: Path | None = None,
+    seed: int = 0,
+) -> CaseDataset:
+    """Build a data set that does its deterministic part once and its random part at each visit.
+
+    Args:
+        cases: what to load.
+        cached: deterministic transform from files to tensors, see `transforms.build_cached_transform`.
+        on_the_fly: transform of a prepared case; must not write into the tensors it is given.
+        cache: keep the outcome of `cached` in memory, in files that are mapped into memory, or nowhere.
+        cache_dir: folder for `cache="disk"`; an interrupted run is picked up from it.
+        seed: of the random part.
+    """
+    files = [case.files for case in cases]
+    if cache == "ram":
+        # copy_cache=False: the crop comes first and copies only the patch, not the whole case
+        return CaseDataset(CacheDataset(files, cached, copy_cache=False, num_workers=2), on_the_fly, seed=seed)
+    if cache == "disk":
+        if cache_dir is None:
+            raise ValueError("cache_dir: found None, expected a folder, because cache is 'disk'.")
+        return CaseDataset(MappedDataset(files, cached, cache_dir), on_the_fly, seed=seed)
+    return CaseDataset(Dataset(files, cached), on_the_fly, seed=seed)
+
+
+class EpochBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) in an order that follows from seed and epoch alone; each process takes its share.
+
+    Attributes:
+        epoch: the epoch to give next, from 0.
+        start: batches of it to leave out, because they were trained on before an interruption.
+    """
+
+    def __init__(self, num_cases: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.num_cases, self.batch_size, self.seed = num_cases, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.start = 0
+        if num_cases < world_size:
+            raise ValueError(f"Found {num_cases} cases for {world_size} processes, expected a case each; start fewer.")
+
+    def __len__(self) -> int:
+        """Batches a whole epoch; the last, incomplete one is left out, unless it is the only one."""
+        return max(1, self.num_cases // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng(derive_seed(self.seed, self.epoch)).permutation(self.num_cases).tolist()
+        step = self.batch_size * self.world_size
+        for batch in range(self.start, len(self)):
+            mine = order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
+            yield [(self.epoch, index) for index in mine]
+
+
+def build_train_loader(
+    dataset: CaseDataset, *, batch_size: int, num_workers: int, seed: int, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """Build a loader of random patches; `EpochBatches` is its `batch_sampler`.
+
+    Args:
+        dataset: with a random part.
+        batch_size: cases a batch and process.
+        num_workers: processes that load; 0 loads in this one.
+        seed: of the order.
+        rank: number of this training process.
+        world_size: how many train together.
+    """
+    batches = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    return _build_loader(dataset, num_workers=num_workers, batch_sampler=batches)
+
+
+def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, world_size: int = 1) -> DataLoader:
+    """Build a loader of whole cases, one a batch; each process takes other cases, none is given twice to fill up.
+
+    Arguments as for `build_train_loader`.
+    """
+    mine = range(rank, len(dataset), world_size)
+    return _build_loader(Subset(dataset, mine), num_workers=num_workers, batch_size=1)
+
+
+def _build_loader(dataset: Any, *, num_workers: int, **batches: Any) -> DataLoader:
+    return DataLoader(
+        dataset,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=list_data_collate,  # a cropping transform gives a list of patches
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_interrupts,
+        **batches,
+    )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the workers too; the training process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _key(file: dict[str, str], recipe: str) -> str:
+    """Name what a prepared case depends on: its files as they are now, and the transforms."""
+    stamps = [Path(file[key]).stat() for key in ("image", "label")]
+    return pickle_hashing([recipe, *((stamp.st_size, stamp.st_mtime_ns) for stamp in stamps)]).decode()[:16]

@@ -1,0 +1,130 @@
+"""The training of notebook 03 as one function, for the command line, for `torchrun` and for `notebook_launcher`."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from accelerate import PartialState
+from monai.utils import set_determinism
+from torch.utils.data import DataLoader
+
+from brats_utils.config import Config
+from brats_utils.data import load_cases, prepare_dataset, split_cases
+from brats_utils.labels import SCHEMAS
+from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
+from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
+from brats_utils.paths import resolve_path
+from brats_utils.tracking import finish_run, log_checkpoint, resolve_mode, start_run
+from brats_utils.training import TrainingState, load_progress, save_progress, train_epochs
+from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
+
+
+def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: bool = False) -> float:
+    """Train as notebook 03 does, alone or as one of several processes; the first of them logs and writes.
+
+    Args:
+        config: all settings.
+        out_dir: folder for checkpoints and logs.
+        wandb_mode: as for `tracking.resolve_mode`.
+        resume: go on from the last checkpoint in `out_dir`.
+
+    Returns:
+        The best validation mean Dice.
+    """
+    processes, folder = PartialState(cpu=choose_device().type == "cpu"), resolve_path(out_dir)
+    recorded = config.model_dump(mode="json")
+    set_determinism(config.seed if config.deterministic else None)
+    with (
+        processes.main_process_first(),
+        processes.local_main_process_first(),
+    ):  # one makes the files, the others find them
+        train_loader, val_loader = build_loaders(config, folder, processes=processes)
+    state = build_state(config, num_steps=config.max_train_epochs * len(train_loader.batch_sampler))  # type: ignore[arg-type]
+    run_id = None
+    if resume:
+        last = load_progress(folder / "checkpoints", config=recorded)
+        state.restore(last)
+        run_id = last.run_id
+    mode = resolve_mode(wandb_mode) if processes.is_main_process else "disabled"
+    run = start_run(job_type="train", mode=mode, output_dir=folder, config=recorded, run_id=run_id)
+    for result in train_epochs(
+        state,
+        train_loader,
+        val_loader,
+        max_epochs=config.max_train_epochs,
+        validation_intervals=config.validation_intervals,
+        roi_size=config.inference_roi_size,
+        spacing_mm=config.spacing_mm,
+        seed=config.seed,
+    ):
+        for row in result.metric_rows():
+            run.log(row)
+        path = save_progress(state, folder / "checkpoints", config=recorded, run_id=run.id, is_best=result.is_best)
+        if result.dice is not None:
+            log_checkpoint(run, path, epoch=result.epoch, mean_dice=result.mean_dice, is_best=result.is_best)
+        processes.print(result, flush=True)
+    finish_run(run)
+    return state.best_dice
+
+
+def build_loaders(config: Config, out_dir: Path, *, processes: PartialState) -> tuple[DataLoader, DataLoader]:
+    """Build the loaders of training patches and of validation cases, of this process's share.
+
+    Args:
+        config: all settings.
+        out_dir: folder for the split and the disk cache.
+        processes: how many train together, and which of them this is.
+    """
+    schema = SCHEMAS[config.label_schema]
+    dataset_dir = prepare_dataset(
+        resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
+    )
+    parts = split_cases(load_cases(dataset_dir, schema=schema), out_dir / "split.json", seed=config.seed)
+    prepare = partial(
+        build_dataset,
+        cached=build_cached_transform(config.spacing_mm, schema=schema),
+        cache=choose_cache(
+            config.cache,
+            len(parts["train"]) + len(parts["val"]),
+            spacing_mm=config.spacing_mm,
+            processes=int(os.environ.get("LOCAL_WORLD_SIZE", processes.num_processes)),
+        ),
+        cache_dir=out_dir / "cache",
+        seed=config.seed,
+    )
+    train_set = prepare(parts["train"], on_the_fly=build_train_transform(config.roi_size, schema=schema))
+    val_set = prepare(parts["val"], on_the_fly=build_eval_transform(schema))
+    share = {"rank": processes.process_index, "world_size": processes.num_processes, "num_workers": config.num_workers}
+    return (
+        build_train_loader(train_set, batch_size=config.batch_size, seed=config.seed, **share),
+        build_eval_loader(val_set, **share),
+    )
+
+
+def build_state(config: Config, *, num_steps: int) -> TrainingState:
+    """Build network, loss, optimiser and schedule, before the first step.
+
+    Args:
+        config: all settings.
+        num_steps: optimiser steps of the whole training.
+    """
+    device = choose_device()
+    model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob).to(device)
+    optimizer = build_optimizer(
+        model, name=config.optimizer, learning_rate=config.initial_learning_rate, weight_decay=config.weight_decay
+    )
+    return TrainingState(
+        model=model,
+        loss_fn=RegionLoss(
+            smooth_nr=config.dice_loss_smoothen_numerator,
+            smooth_dr=config.dice_loss_smoothen_denominator,
+            squared_pred=config.dice_loss_squared_prediction,
+            to_onehot_y=config.dice_loss_target_onehot,
+            sigmoid=config.dice_loss_apply_sigmoid,
+            batch=config.dice_loss_batch,
+            bce_weight=config.bce_weight,
+        ),
+        optimizer=optimizer,
+        schedule=build_schedule(optimizer, name=config.schedule, num_steps=num_steps),
+        precision=choose_precision(device),
+    )
