@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="execute the notebooks in order, into one output folder")
     run.add_argument("notebooks", nargs="*", help="names such as 03_train; by default all")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter, in YAML")  # fmt: skip
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter, in YAML; $VARIABLES are filled in")  # fmt: skip
     run.set_defaults(command=_run)
 
     phantom = commands.add_parser("phantom", help="generate a synthetic data set in the layout of MSD")
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     unknown = sorted(set(notebooks) - set(NOTEBOOKS))
     if unknown:
         raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
-    parameters = {name: yaml.safe_load(value) for name, value in args.parameter}
+    parameters = {name: yaml.safe_load(os.path.expandvars(value)) for name, value in args.parameter}
     output_dir = resolve_path(parameters.get("output_dir", inspect_parameters(notebooks[0])["output_dir"]))
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"
