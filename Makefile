@@ -6,7 +6,7 @@ INSTALLED := .venv/.install.stamp
 heading = printf '\n=== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab format constraints clean
+.PHONY: help run test bench lab format constraints clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -26,6 +26,9 @@ test: $(INSTALLED)  ## Lint, format, types, tests, then every notebook; stops at
 	@$(call heading,notebooks with nbmake)
 	rm -rf runs/nbmake  # 04 must find what 03 makes now, not what it made last week
 	WANDB_MODE=offline TQDM_DISABLE=1 $(BIN)/pytest --nbmake --nbmake-timeout=600 --exitfirst --durations=0 notebooks
+
+bench: $(INSTALLED)  ## Measure our recipe against the classic one, about 45 minutes; `make bench ONLY=steps` for one of them
+	TQDM_DISABLE=1 $(BIN)/python -m benchmarks $(ONLY)
 
 lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

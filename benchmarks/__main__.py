@@ -1,0 +1,13 @@
+"""`python -m benchmarks [loading steps waiting tables scaling quality]`; all of them by default."""
+
+import importlib
+import sys
+
+from benchmarks.common import describe_machine
+
+ALL = ("loading", "steps", "waiting", "tables", "scaling", "quality")
+
+if __name__ == "__main__":
+    print(describe_machine())
+    for name in sys.argv[1:] or ALL:
+        importlib.import_module(f"benchmarks.{name}").main()
