@@ -33,8 +33,8 @@ class Config(BaseModel):
     roi_size: RoiSize
     """Training patch in voxels."""
     batch_size: Count = 1
-    num_workers: Annotated[int, Field(ge=0)] = 0
-    """Loader processes. 0 is fastest on two cores: cached samples cost less than the hand-over."""
+    num_workers: Annotated[int, Field(ge=-1)] = -1
+    """Loader processes. -1 goes by the machine: its cores beside a GPU, none where the CPU itself trains."""
     max_train_images_visualized: Annotated[int, Field(ge=0)] = 20
     max_val_images_visualized: Annotated[int, Field(ge=0)] = 20
     dice_loss_smoothen_numerator: NonNegative = 1e-5
@@ -124,14 +124,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     # one T4 with 16 GB, real MSD
     "colab": dict(
-        roi_size=(128, 128, 128), inference_roi_size=(128, 128, 128), batch_size=1, num_workers=2,
+        roi_size=(128, 128, 128), inference_roi_size=(128, 128, 128), batch_size=1,
         max_train_epochs=30, initial_learning_rate=1e-3, validation_intervals=3, deterministic=False,
         dataset_dir="msd", max_train_images_visualized=5, max_val_images_visualized=5,
         max_prediction_images_visualized=5,
     ),
     # one large GPU, real MSD
     "full": dict(
-        roi_size=(128, 160, 128), inference_roi_size=(128, 160, 128), batch_size=4, num_workers=8, init_filters=32,
+        roi_size=(128, 160, 128), inference_roi_size=(128, 160, 128), batch_size=4, init_filters=32,
         max_train_epochs=100, initial_learning_rate=1e-3, validation_intervals=2, deterministic=False,
         dataset_dir="msd",
     ),

@@ -159,7 +159,7 @@ def build_train_loader(
     Args:
         dataset: with a random part.
         batch_size: cases a batch and process.
-        num_workers: processes that load; 0 loads in this one.
+        num_workers: processes that load; 0 loads in this one, -1 goes by the cores of the machine.
         seed: of the order.
         rank: number of this training process.
         world_size: how many train together.
@@ -178,6 +178,9 @@ def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, 
 
 
 def _build_loader(dataset: Any, *, num_workers: int, **batches: Any) -> DataLoader:
+    if num_workers < 0:  # beside a GPU the cores are free to load; a CPU that trains has none to spare
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        num_workers = min(8, cores) if torch.cuda.is_available() else 0
     return DataLoader(
         dataset,
         num_workers=num_workers,
