@@ -156,6 +156,7 @@ class Checkpoint:
         batch_losses: of the next epoch, if it was interrupted; as many batches of it are done.
         mean_dice: validation mean Dice of these weights.
         best_dice: the best so far.
+        history: a row of plain numbers an epoch.
         run_id: W&B run that made it.
         optimizer: state dict.
         schedule: state dict.
@@ -170,6 +171,7 @@ class Checkpoint:
     batch_losses: list[float]
     mean_dice: float
     best_dice: float
+    history: list[dict[str, float]]
     run_id: str
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]

@@ -4,6 +4,8 @@ import os
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+import torch
 from accelerate import PartialState
 from monai.utils import set_determinism
 from torch.utils.data import DataLoader
@@ -13,7 +15,7 @@ from brats_utils.data import load_cases, prepare_dataset, split_cases
 from brats_utils.labels import SCHEMAS
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
 from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
-from brats_utils.paths import resolve_path
+from brats_utils.paths import resolve_path, write_text
 from brats_utils.tracking import finish_run, log_checkpoint, resolve_mode, start_run
 from brats_utils.training import TrainingState, load_progress, save_progress, train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
@@ -34,6 +36,7 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     processes, folder = PartialState(cpu=choose_device().type == "cpu"), resolve_path(out_dir)
     recorded = config.model_dump(mode="json")
     set_determinism(config.seed if config.deterministic else None)
+    torch.backends.cudnn.benchmark = not config.deterministic
     with (
         processes.main_process_first(),
         processes.local_main_process_first(),
@@ -60,6 +63,8 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
         for row in result.metric_rows():
             run.log(row)
         path = save_progress(state, folder / "checkpoints", config=recorded, run_id=run.id, is_best=result.is_best)
+        if processes.is_main_process:
+            write_text(folder / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
         if result.dice is not None:
             log_checkpoint(run, path, epoch=result.epoch, mean_dice=result.mean_dice, is_best=result.is_best)
         processes.print(result, flush=True)

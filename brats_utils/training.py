@@ -58,6 +58,7 @@ class TrainingState:
         learning_rate: of the last step.
         mean_dice: validation mean Dice of the last validation; NaN before the first.
         best_dice: best validation mean Dice so far.
+        history: a row an epoch, for `plots.plot_history` and `history.csv`.
         accelerator: knows this process's rank and the others.
     """
 
@@ -71,6 +72,7 @@ class TrainingState:
     learning_rate: float = 0.0
     mean_dice: float = float("nan")
     best_dice: float = -1.0
+    history: list[dict[str, float]] = field(default_factory=list)
     accelerator: Accelerator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ class TrainingState:
             batch_losses=read_losses(self, [[]] * len(self.batch_losses)) if self.batch_losses else [],
             mean_dice=self.mean_dice,
             best_dice=self.best_dice,
+            history=self.history,
             run_id=run_id,
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
@@ -108,6 +111,7 @@ class TrainingState:
             self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
         self.batch_losses = [torch.tensor(loss, device=self.accelerator.device) for loss in checkpoint.batch_losses]
         self.epoch, self.mean_dice, self.best_dice = checkpoint.epoch, checkpoint.mean_dice, checkpoint.best_dice
+        self.history = list(checkpoint.history)
 
 
 @dataclass(frozen=True)
@@ -318,8 +322,10 @@ def train_epochs(
             state.mean_dice = float(dice.mean())
             is_best = state.mean_dice > state.best_dice
             state.best_dice = max(state.best_dice, state.mean_dice)
+        result = EpochResult(epoch, losses, state.learning_rate, seconds, dice, is_best)
         state.epoch, state.batch_losses = epoch, []
-        yield EpochResult(epoch, losses, state.learning_rate, seconds, dice, is_best)
+        state.history.append(result.history_row())
+        yield result
 
 
 def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, Any], run_id: str, is_best: bool) -> Path:

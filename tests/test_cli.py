@@ -18,7 +18,7 @@ def checkpoint(tmp_path_factory):
         "inference_roi_size": [32, 32, 32],
         "label_schema": "msd",
     }
-    values = {"epoch": 1, "batch_losses": [], "mean_dice": 0.1, "best_dice": 0.1, "run_id": "abc"}
+    values = {"epoch": 1, "batch_losses": [], "history": [], "mean_dice": 0.1, "best_dice": 0.1, "run_id": "abc"}
     content = Checkpoint(
         model=build_model(init_filters=8, dropout_prob=0.2).state_dict(), config=config, **values, **state
     )

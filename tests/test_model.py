@@ -24,6 +24,7 @@ def make_checkpoint(**changes):
         "config": {"init_filters": 8, "dropout_prob": 0.2},
         "epoch": 2,
         "batch_losses": [],
+        "history": [],
     }
     content |= {"mean_dice": 0.5, "best_dice": 0.6, "run_id": "abc"}
     return Checkpoint(**(content | {"optimizer": state, "schedule": {}, "scaler": {}} | changes))
