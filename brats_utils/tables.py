@@ -9,11 +9,13 @@ import wandb
 from tqdm import tqdm
 
 from brats_utils.labels import CHANNELS, REGIONS
-from brats_utils.views import tumour_slices, upright_slice, window_volume
+from brats_utils.views import select_slices, tumour_slices, upright_slice, window_volume
 
 DATA_TABLE = "Tumor-Segmentation-Data"
 PREDICTION_TABLE = "Predictions/Tumor-Segmentation-Data"
 ROW_HEADER = ["Split", "Data Index", "Slice Index"]
+SLICE_DISTANCE_MM = 6.0
+"""From one picture to the next, about as far as between the slices of a clinical scan: a dozen for a usual tumour."""
 
 Masks = dict[str, wandb.data_types.ImageMask]
 
@@ -37,6 +39,15 @@ class TableCase:
     prediction: torch.Tensor | None = None
 
 
+def choose_stride(spacing_mm: float) -> int:
+    """Pick every n-th slice, so that pictures are about `SLICE_DISTANCE_MM` apart.
+
+    Args:
+        spacing_mm: distance of the volume's slices.
+    """
+    return max(1, round(SLICE_DISTANCE_MM / spacing_mm))
+
+
 def build_masks(regions: np.ndarray, group: str) -> Masks:
     """Turn the regions of a slice into mask layers, one a region.
 
@@ -52,19 +63,23 @@ def build_masks(regions: np.ndarray, group: str) -> Masks:
     return masks
 
 
-def build_slice_image(grey: np.ndarray, masks: Mapping[str, wandb.data_types.ImageMask]) -> wandb.Image:
+def build_slice_image(
+    grey: np.ndarray | wandb.Image, masks: Mapping[str, wandb.data_types.ImageMask] | None = None
+) -> wandb.Image:
     """Build one picture with its layers.
 
     Args:
-        grey: (Y, X) uint8; floats would be cut off, not scaled.
+        grey: (Y, X) uint8; floats would be cut off, not scaled. Or a picture: it is written once, whatever its layers.
         masks: layers from `build_masks`; sharing them between the channels of a slice writes them once.
 
     Raises:
         ValueError: if `grey` is not 8-bit.
     """
+    if isinstance(grey, wandb.Image):
+        return wandb.Image(grey, masks=dict(masks or {}))
     if grey.dtype != np.uint8:
         raise ValueError(f"Found a slice of {grey.dtype}, expected uint8. Pass the volume through window_volume first.")
-    return wandb.Image(grey, masks=dict(masks), mode="L")
+    return wandb.Image(grey, masks=dict(masks or {}), mode="L")
 
 
 def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int = 1) -> wandb.Table:
@@ -79,11 +94,13 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
         Columns Split, Data Index, Slice Index, Image-Channel-0 to 3.
     """
     table = wandb.Table(columns=[*ROW_HEADER, *(f"Image-Channel-{channel}" for channel in range(len(CHANNELS)))])
+    _say_slices(margin, stride)
     for case in tqdm(cases, desc="Data table"):
-        grey = window_volume(case.image)
-        for slice_idx in tumour_slices(case.truth, margin=margin, stride=stride):
-            masks = build_masks(upright_slice(case.truth.cpu().numpy(), slice_idx), "ground-truth")
-            pictures = [build_slice_image(picture, masks) for picture in upright_slice(grey, slice_idx)]
+        slices = tumour_slices(case.truth, margin=margin, stride=stride)
+        grey, truth = window_volume(case.image, slices), select_slices(case.truth.cpu().numpy(), slices)
+        for n, slice_idx in enumerate(slices):
+            masks = build_masks(upright_slice(truth, n), "ground-truth")
+            pictures = [build_slice_image(picture, masks) for picture in upright_slice(grey, n)]
             table.add_data(case.split, case.index, slice_idx, *pictures)
     return table
 
@@ -103,18 +120,46 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
     places = [(region, channel) for region in range(len(REGIONS)) for channel in range(len(CHANNELS))]
     header = [f"Image-Channel-{channel}/{REGIONS[region].title}" for region, channel in places]
     table = wandb.Table(columns=[*ROW_HEADER, *header])
+    _say_slices(margin, stride)
     for case in tqdm(cases, desc="Prediction table"):
         if case.prediction is None:
             raise ValueError(
                 f"{case.split} case {case.index}: found no prediction, expected one for this table. "
                 "Give TableCase a prediction, or use build_data_table."
             )
-        grey = window_volume(case.image)
-        for slice_idx in tumour_slices(case.truth | case.prediction, margin=margin, stride=stride):
-            pictures = upright_slice(grey, slice_idx)
-            truth = build_masks(upright_slice(case.truth.cpu().numpy(), slice_idx), "ground-truth")
-            predicted = build_masks(upright_slice(case.prediction.cpu().numpy(), slice_idx), "prediction")
-            pairs = list(zip(truth.items(), predicted.items(), strict=True))  # by region
+        slices = tumour_slices(case.truth | case.prediction, margin=margin, stride=stride)
+        grey = window_volume(case.image, slices)
+        truth, predicted = (select_slices(m.cpu().numpy(), slices) for m in (case.truth, case.prediction))
+        for n, slice_idx in enumerate(slices):
+            pictures = [build_slice_image(picture) for picture in upright_slice(grey, n)]
+            layers = [build_masks(upright_slice(truth, n), "ground-truth")]
+            layers.append(build_masks(upright_slice(predicted, n), "prediction"))
+            pairs = list(zip(*(masks.items() for masks in layers), strict=True))  # by region
             cells = [build_slice_image(pictures[channel], dict(pairs[region])) for region, channel in places]
             table.add_data(case.split, case.index, slice_idx, *cells)
     return table
+
+
+def build_confusion_table(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> wandb.Table:
+    """Count for each region what the predictions found, missed and invented.
+
+    Args:
+        pairs: prediction and truth of each case, (3, X, Y, Z) bool.
+
+    Returns:
+        One row a region: voxels of all cases together, then the share of the true region that was found
+        (sensitivity) and the share of the prediction that is right (precision); None for nothing out of nothing.
+    """
+    counts = torch.zeros(len(REGIONS), 3, dtype=torch.int64)
+    for prediction, truth in pairs:
+        parts = (prediction & truth, ~prediction & truth, prediction & ~truth)
+        counts += torch.stack([part.flatten(1).sum(1) for part in parts], dim=1).cpu()
+    table = wandb.Table(columns=["Region", "True positive", "False negative", "False positive", "Found", "Right"])
+    for region, (found, missed, invented) in zip(REGIONS, counts.tolist(), strict=True):
+        shares = [round(found / whole, 4) if whole else None for whole in (found + missed, found + invented)]
+        table.add_data(region.title, found, missed, invented, *shares)
+    return table
+
+
+def _say_slices(margin: int, stride: int) -> None:
+    print(f"Slices: tumour ±{margin}, {'every slice' if stride == 1 else f'one in {stride}'}.")

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -14,10 +15,14 @@ import wandb
 
 from brats_utils.model import load_checkpoint
 from brats_utils.paths import REPOSITORY, display_path
+from brats_utils.training import TrainingError
 
 PROJECT = "monai-brain-tumor-segmentation"
 Mode = Literal["online", "offline", "disabled"]
 JobType = Literal["dataset", "train", "inference"]
+
+FINISH_SECONDS = 600
+"""How long the end of a run waits for a lost server, unless WANDB_FINISH_TIMEOUT says otherwise."""
 
 METRICS = {
     "batch/*": ("batch/batch_step", None),
@@ -67,7 +72,7 @@ def _find_obstacle() -> str:
     if wandb.run is not None:  # beside an open run W&B does not log in
         return "" if _is_online(wandb.run) else "a run without connection is still open; finish it first"
     with TemporaryDirectory() as folder, _environment(WANDB_CACHE_DIR=folder, WANDB_MODE="online"):
-        wandb.teardown()  # forget settings read under another WANDB_MODE
+        _end_service()  # forget settings read under another WANDB_MODE
         try:
             found = _log_in()
         except wandb.Error as error:
@@ -76,8 +81,15 @@ def _find_obstacle() -> str:
                 "check the network, or renew the key with `wandb login --relogin`"
             )
         finally:
-            wandb.teardown()
+            _end_service()
     return "" if found else "no key found; `wandb login` or WANDB_API_KEY sets one"
+
+
+def _end_service() -> None:
+    """End W&B's service, which keeps the settings and folders it was started with; the next call starts another."""
+    wandb.teardown()
+    if hasattr(wandb, "api"):
+        wandb.api = type(wandb.api)()  # in wandb 0.28 it would go on talking to the service that has ended
 
 
 @contextmanager
@@ -109,6 +121,7 @@ def start_run(
     """Start a run; everything it writes stays in the output folder, and it records the commit of this repository.
 
     W&B's folders are set for the whole process: tables and artifacts are staged there for as long as it lives.
+    Should the server be gone since `resolve_mode`, the run starts offline and says so.
 
     Args:
         job_type: what the run does.
@@ -121,18 +134,24 @@ def start_run(
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("DATA", "CACHE", "ARTIFACT"):  # CONFIG stays: it names the server of self-hosted accounts
         os.environ[f"WANDB_{kind}_DIR"] = str(folder.resolve())
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
     if wandb.run is None:
-        wandb.teardown()  # a service started earlier would go on logging to the folders of then
-    run = wandb.init(
+        _end_service()  # one started earlier would go on logging to the folders of then
+    init = partial(
+        wandb.init,
         project=PROJECT,
         job_type=job_type,
-        mode=mode,
         dir=output_dir,
         config=dict(config),
         id=run_id,
         resume="allow" if run_id else None,
-        settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
+        settings=wandb.Settings(silent=True, git_root=str(REPOSITORY), finish_timeout_raises=True),
     )
+    try:
+        run = init(mode=mode)
+    except wandb.errors.CommError as error:
+        print(f"W&B: offline after all, the server does not answer ({type(error).__name__}). Nothing is lost.")
+        run = init(mode="offline")
     if job_type == "train":
         for step in dict.fromkeys(step for step, _ in METRICS.values()):
             run.define_metric(step, hidden=True)
@@ -175,7 +194,32 @@ def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, 
         f"{run.id}-checkpoint", type="model", metadata={"epoch": epoch, "val_dice": round(mean_dice, 6)}
     )
     artifact.add_file(str(path), name="checkpoint.pt")
-    run.log_artifact(artifact, aliases=[f"epoch_{epoch}", *(["best"] if is_best else [])])
+    try:
+        run.log_artifact(artifact, aliases=[f"epoch_{epoch}", *(["best"] if is_best else [])])
+    except wandb.Error as error:  # a lost server must not stop the training
+        print(
+            f"W&B: the server does not answer ({type(error).__name__}); epoch {epoch} is in {display_path(path)} alone."
+        )
+    if is_best:
+        run.summary.update({"best/epoch": epoch, "best/mean_dice": mean_dice})
+
+
+@contextmanager
+def alert_divergence(run: wandb.Run) -> Iterator[None]:
+    """Around a training loop: should it diverge, alert the owner of the run and close it as failed.
+
+    Args:
+        run: an open run; online, W&B sends the alert by mail or Slack.
+
+    Raises:
+        TrainingError: the one that stopped the training.
+    """
+    try:
+        yield
+    except TrainingError as error:
+        run.alert("Training diverged", str(error), level="ERROR")
+        finish_run(run, exit_code=1)
+        raise
 
 
 def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path) -> Path:
@@ -192,7 +236,7 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
 
     Raises:
         FileNotFoundError: no checkpoint was asked for and there is no local one.
-        ValueError: an artifact was asked for without a connection, or its bytes are not those logged.
+        ValueError: an artifact was asked for without a connection, is not there, or its bytes are not those logged.
     """
     if name and Path(name).is_file():
         print(f"Checkpoint: the file {display_path(Path(name).resolve())}.")
@@ -210,9 +254,25 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
     if not _is_online(run):
         print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B is not online.")
         return local_path
-    artifact = run.use_artifact(name or f"{load_checkpoint(local_path).run_id}-checkpoint:best", type="model")
+    label = name or f"{load_checkpoint(local_path).run_id}-checkpoint:best"
+    try:
+        artifact = run.use_artifact(label, type="model")
+    except (wandb.Error, ValueError) as error:
+        if name:
+            raise ValueError(
+                f"checkpoint: {label!r} cannot be had from W&B ({error}). Expected an artifact of type model, such as "
+                "'<run id>-checkpoint:best'; copy its name from the run's page."
+            ) from None
+        print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B has no {label}.")
+        return local_path
     folder = Path(artifact.download(root=str(root)))
-    artifact.verify(str(folder))
+    try:
+        artifact.verify(str(folder))
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint: {label} is not what was logged ({error}). Delete {display_path(root)} and download it again; "
+            "if it stays so, do not load it."
+        ) from None
     print(f"Checkpoint: artifact {artifact.name}, verified.")
     return folder / "checkpoint.pt"
 
@@ -224,15 +284,26 @@ def log_predictions(run: wandb.Run, folder: Path) -> None:
     run.log_artifact(artifact)
 
 
-def finish_run(run: wandb.Run) -> None:
-    """Close the run, and say where it is: the line that uploads an offline one, or the address of an online one."""
+def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
+    """Close the run, and say where it is: the line that uploads an offline one, or the address of an online one.
+
+    Args:
+        run: an open run.
+        exit_code: other than 0 marks it as failed.
+    """
     folder, online, disabled, url = Path(run.settings.sync_dir), _is_online(run), run.disabled, run.url
-    run.finish()
+    parts, options = sorted(folder.parent.glob(f"offline-run-*-{run.id}")), ""  # several if it was resumed
+    try:
+        run.finish(exit_code=exit_code)
+    except TimeoutError:
+        print("W&B: the server is still away. Checkpoints that did not go up are whole in the output folder.")
+        _end_service()
+        online, parts, options = False, [folder], "--include-online "
     if disabled:
         return
     if online:
         print(f"Run finished: {url}")
         return
-    shown = display_path(folder)
-    where = "" if Path(shown).is_absolute() else ", in the repository's folder"
-    print(f"Run finished. To upload it{where}: wandb sync {shlex.quote(shown)}")
+    shown = [display_path(part) for part in parts]
+    where = "" if Path(shown[0]).is_absolute() else ", in the repository's folder"
+    print(f"Run finished. To upload it{where}: wandb sync {options}{shlex.join(shown)}")

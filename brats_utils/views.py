@@ -1,5 +1,7 @@
 """How a volume becomes a picture: one grey window a volume, upright slices, and which slices to show."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -7,7 +9,7 @@ ORIENTATION = "axial, radiological: patient's right on the left, anterior up"
 """Caption of every axial picture made from `upright_slice`."""
 
 
-def window_volume(image: torch.Tensor) -> np.ndarray:
+def window_volume(image: torch.Tensor, slices: Sequence[int] | None = None) -> np.ndarray:
     """Scale every channel to 8-bit grey with one window for the whole volume, so that slices do not flicker.
 
     The window runs from percentile .5 to 99.5 of the non-zero voxels, estimated on every fourth
@@ -15,21 +17,36 @@ def window_volume(image: torch.Tensor) -> np.ndarray:
 
     Args:
         image: (C, X, Y, Z) float, any scale; 0 is air.
+        slices: indices along Z to scale; None for all. The window is that of the whole volume either way.
 
     Returns:
-        (C, X, Y, Z) uint8.
+        (C, X, Y, N) uint8, N slices.
     """
     volume = image.detach().cpu().float().numpy()
-    grey = np.zeros(volume.shape, dtype=np.uint8)
-    for channel, values in enumerate(volume):
-        sample = values[::4, ::4, ::4]
+    values = select_slices(volume, range(volume.shape[-1]) if slices is None else slices)
+    grey = np.zeros_like(values, dtype=np.uint8)
+    for channel in range(len(volume)):
+        sample = volume[channel, ::4, ::4, ::4]
         sample = sample[sample != 0]
         if sample.size == 0:
             continue
-        low, high = np.percentile(sample, [0.5, 99.5])
-        scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-        grey[channel] = np.where(values == 0, 0, 255 * scaled).astype(np.uint8)
+        low, high = np.percentile(sample, [0.5, 99.5]).tolist()  # plain floats keep the volume in float32
+        scaled = (values[channel] - low) * (255 / max(high - low, 1e-6))
+        grey[channel] = np.clip(scaled, 0, 255, out=scaled) * (values[channel] != 0)
     return grey
+
+
+def select_slices(volume: np.ndarray, slices: Sequence[int]) -> np.ndarray:
+    """Copy some slices so that each lies in one piece in memory: cutting them is then quick.
+
+    Args:
+        volume: (..., X, Y, Z).
+        slices: indices along Z.
+
+    Returns:
+        (..., X, Y, N), N slices.
+    """
+    return np.moveaxis(np.stack([volume[..., index] for index in slices]), 0, -1)
 
 
 def upright_slice(volume: np.ndarray, slice_idx: int) -> np.ndarray:

@@ -12,10 +12,12 @@ from brats_utils.tables import (
     DATA_TABLE,
     PREDICTION_TABLE,
     TableCase,
+    build_confusion_table,
     build_data_table,
     build_masks,
     build_prediction_table,
     build_slice_image,
+    choose_stride,
 )
 from brats_utils.tracking import finish_run, start_run
 from brats_utils.views import upright_slice, window_volume
@@ -86,6 +88,30 @@ def test_pictures_use_the_whole_grey_range(tmp_path, case):
 def test_the_channels_of_a_slice_share_their_masks(case):
     row = build_data_table([case], margin=0).data[0]
     assert all(row[3]._masks[name] is row[6]._masks[name] for name in row[3]._masks)
+
+
+def test_the_regions_of_a_channel_share_their_picture(tmp_path, case):
+    _, rows, _ = log_and_read(tmp_path, PREDICTION_TABLE, build_prediction_table([case], margin=0))
+    assert rows[0][3]["path"] == rows[0][7]["path"] == rows[0][11]["path"]
+    assert len({cell["path"] for cell in rows[0][3:]}) == 4
+
+
+def test_slices_are_said_aloud(case, capsys):
+    build_data_table([case], margin=1, stride=3)
+    assert "Slices: tumour ±1, one in 3." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("spacing_mm", "stride"), [(1.0, 6), (2.0, 3), (4.0, 2), (8.0, 1)])
+def test_pictures_are_about_six_millimetres_apart(spacing_mm, stride):
+    assert choose_stride(spacing_mm) == stride
+
+
+def test_confusion_counts_what_was_found_missed_and_invented():
+    prediction, truth = torch.zeros(2, 3, 2, 2, 1, dtype=torch.bool)
+    truth[1, 0, :, 0] = prediction[1, :, 0, 0] = True
+    table = build_confusion_table([(prediction, truth), (prediction, truth)])
+    assert table.data[1] == ["Whole-Tumor", 2, 2, 2, 0.5, 0.5]
+    assert table.data[0] == ["Tumor-Core", 0, 0, 0, None, None]
 
 
 def test_floats_are_refused_because_wandb_would_cut_them_off(case):

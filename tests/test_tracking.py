@@ -5,6 +5,7 @@ from wandb_log import read_artifacts, read_history, read_records
 
 from brats_utils.tracking import (
     PROJECT,
+    alert_divergence,
     fetch_checkpoint,
     finish_run,
     log_checkpoint,
@@ -13,6 +14,7 @@ from brats_utils.tracking import (
     resolve_mode,
     start_run,
 )
+from brats_utils.training import TrainingError
 
 PLANTED_KEY = 20 * "a1"  # forty characters, as W&B's keys have
 
@@ -102,6 +104,19 @@ def test_each_checkpoint_is_a_version_of_its_own_with_aliases_and_metadata(tmp_p
     assert set(first.aliases) >= {"epoch_1", "best"}
     assert "best" not in second.aliases
     assert '"epoch":1' in first.metadata.replace(" ", "")
+
+
+def test_summary_keeps_the_best_epoch(tmp_path, checkpoint):
+    run = start(tmp_path)
+    for epoch, dice, is_best in ((1, 0.5, True), (2, 0.4, False)):
+        log_checkpoint(run, checkpoint, epoch=epoch, mean_dice=dice, is_best=is_best)
+    assert (run.summary["best/epoch"], run.summary["best/mean_dice"]) == (1, 0.5)
+    finish_run(run)
+
+
+def test_disabled_run_lets_a_divergence_through(tmp_path):
+    with pytest.raises(TrainingError), alert_divergence(start(tmp_path, mode="disabled")):
+        raise TrainingError("the loss is nan")
 
 
 def test_dataset_is_logged_by_reference_and_not_copied(tmp_path):
