@@ -1,0 +1,192 @@
+"""A run as one HTML page that needs no account, no network and no server: scores, curves and a viewer.
+
+The viewer is a small canvas of our own. NiiVue inlined would bring 3D, but takes 5.2 MB before the first voxel and
+WebGL; a full-size case with all four channels takes about 2 MB here, because the slices travel as JPEG.
+"""
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import HTML
+from PIL import Image
+
+from brats_utils.labels import CHANNELS, REGIONS
+from brats_utils.metrics import Summary
+from brats_utils.paths import write_text
+from brats_utils.views import upright_slice, window_volume
+
+JPEG_QUALITIES = (80, 65, 50, 35, 20)
+MAX_IMAGE_CHARACTERS = 2_600_000
+"""Of a case's four channels: the best quality that fits is taken, so that a full-size case stays below 3 MB."""
+NESTING = [next(i for i, region in enumerate(REGIONS) if region.name == name) for name in ("WT", "TC", "ET")]
+"""From the outside in: the inner region is painted over the outer one."""
+RULE = (
+    "° The case does not have this region: 1 if the prediction is empty too, else 0 (the rule of BraTS). "
+    "Intervals are 95%, from resampling the cases."
+)
+
+
+@dataclass(frozen=True)
+class ReportCase:
+    """One case for the viewer.
+
+    Attributes:
+        case_id: as in the table of scores.
+        image: (4, X, Y, Z) float, RAS, any scale; 0 is air.
+        truth: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
+        prediction: (3, X, Y, Z) bool.
+        spacing_mm: size of a voxel along X, Y and Z.
+        note: a few words beside its name, e.g. `worst`.
+    """
+
+    case_id: str
+    image: torch.Tensor
+    truth: torch.Tensor
+    prediction: torch.Tensor
+    spacing_mm: tuple[float, float, float]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        shape = self.image.shape[1:]
+        for name, tensor, count in (
+            ("image", self.image, 4),
+            ("truth", self.truth, 3),
+            ("prediction", self.prediction, 3),
+        ):
+            if tensor.shape != (count, *shape):
+                raise ValueError(
+                    f"{self.case_id}: found {name} of shape {tuple(tensor.shape)}, expected {(count, *shape)}. "
+                    "Give image, truth and prediction on one grid."
+                )
+
+
+def build_report(
+    path: Path,
+    *,
+    title: str,
+    facts: Sequence[str],
+    scores: pd.DataFrame,
+    summary: Mapping[str, Summary],
+    cases: Sequence[ReportCase],
+    history: pd.DataFrame | None = None,
+) -> Path:
+    """Write the page, whole or not at all; the same content gives the same bytes.
+
+    Args:
+        path: of the HTML file.
+        title: heading.
+        facts: short statements of where the numbers come from, shown under the title.
+        scores: a row a case, as in `cases.csv`.
+        summary: as `metrics.summarise_dice` gives it.
+        cases: what to show in the viewer; the first is open at the start.
+        history: a row an epoch, as in `history.csv`.
+    """
+    content = {
+        "title": title,
+        "facts": list(facts),
+        "tiles": [_describe_score(name, score) for name, score in summary.items()],
+        "rule": RULE,
+        "regions": [{"name": region.name, "title": region.title, "color": region.color} for region in REGIONS],
+        "nesting": NESTING,
+        "channels": CHANNELS,
+        "scores": [_describe_row(row) for row in scores.to_dict("records")],
+        "history": [] if history is None else json.loads(history.to_json(orient="records")),
+        "cases": [_encode_case(case, scores) for case in cases],
+    }
+    page = files("brats_utils").joinpath("report.html").read_text(encoding="utf-8")
+    safe = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the script element
+    write_text(path, page.replace("__DATA__", safe))
+    return path
+
+
+def show_report(path: Path, *, height: int = 860) -> HTML:
+    """Show a report inside a notebook, where it stays when the notebook is published.
+
+    Args:
+        path: of the report.
+        height: of the frame in pixels.
+    """
+    page = html.escape(path.read_text(encoding="utf-8"))
+    frame = f'<iframe srcdoc="{page}" style="width:100%;height:{height}px;border:0" title="Report"></iframe>'
+    return HTML(f"<div>{frame}</div>")
+
+
+def _describe_score(name: str, score: Summary) -> dict[str, Any]:
+    region = next((region for region in REGIONS if region.name == name), None)
+    notes = [f"{score['low']:.3f} to {score['high']:.3f}, n = {score['cases']}"]
+    if region and score["dice_where_present"] is not None:
+        notes.append(f"{score['dice_where_present']:.3f} where present, n = {score['cases_with_region']}")
+    title = f"{region.title.replace('-', ' ')} ({name})" if region else "Mean Dice"
+    return {"name": title, "dice": score["dice"], "notes": notes, "color": region.color if region else None}
+
+
+def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    dice = {region.name: float(row[f"dice_{region.name}"]) for region in REGIONS}
+    absent = [region.name for region in REGIONS if not row[f"has_{region.name}"]]
+    return {"case_id": str(row["case_id"]), **dice, "mean": sum(dice.values()) / len(dice), "absent": absent}
+
+
+def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
+    """Crop a case to the brain and pack it: a JPEG mosaic a channel, one PNG for all masks."""
+    box = _find_box((case.image != 0).any(0) | case.truth.any(0) | case.prediction.any(0))
+    image, masks = case.image[:, *box], torch.cat([case.truth, case.prediction])[:, *box].cpu().numpy()
+    bits = (
+        sum(mask.astype(np.uint8) << place for place, mask in enumerate(masks)) * 4
+    )  # apart, whatever the decoder rounds
+    width, height, depth = image.shape[1:]
+    busiest = [int(masks.sum(axis=(0, *axes)).argmax()) for axes in ((2, 3), (1, 3), (1, 2))]
+    row = scores[scores["case_id"].astype(str) == case.case_id]
+    dice = " · ".join(f"{r.name} {float(row[f'dice_{r.name}'].iloc[0]):.3f}" for r in REGIONS) if len(row) else ""
+    size = " × ".join(f"{spacing:g}" for spacing in case.spacing_mm)
+    return {
+        "id": case.case_id,
+        "note": case.note,
+        "about": " · ".join(part for part in (f"Dice {dice}" if dice else "", f"voxels of {size} mm") if part),
+        "width": width,
+        "height": height,
+        "depth": depth,
+        "columns": math.ceil(math.sqrt(depth)),
+        "spacing": case.spacing_mm,
+        "start": {"axial": busiest[2], "coronal": height - 1 - busiest[1], "sagittal": width - 1 - busiest[0]},
+        "images": _encode_channels(window_volume(image)),
+        "layers": _encode_mosaic(bits, "PNG", optimize=True),
+    }
+
+
+def _encode_channels(channels: np.ndarray) -> list[str]:
+    for quality in JPEG_QUALITIES:
+        images = [_encode_mosaic(channel, "JPEG", quality=quality) for channel in channels]
+        if sum(map(len, images)) < MAX_IMAGE_CHARACTERS:
+            break
+    return images
+
+
+def _find_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    """The smallest box that holds all of a (X, Y, Z) mask."""
+    found = mask.nonzero()
+    if not len(found):
+        return tuple(slice(0, size) for size in mask.shape)
+    return tuple(slice(int(low), int(high) + 1) for low, high in zip(found.amin(0), found.amax(0), strict=True))
+
+
+def _encode_mosaic(volume: np.ndarray, kind: str, **settings: Any) -> str:
+    """Lay all upright axial slices of a (X, Y, Z) uint8 volume side by side, as a data URL."""
+    columns = math.ceil(math.sqrt(volume.shape[-1]))
+    rows = math.ceil(volume.shape[-1] / columns)
+    tiles = [upright_slice(volume, index) for index in range(volume.shape[-1])]
+    tiles += [np.zeros_like(tiles[0])] * (rows * columns - len(tiles))
+    mosaic = np.concatenate([np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)])
+    buffer = io.BytesIO()
+    Image.fromarray(mosaic).save(buffer, kind, **settings)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
