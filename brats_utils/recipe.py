@@ -16,8 +16,8 @@ from brats_utils.labels import SCHEMAS
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
 from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
 from brats_utils.paths import resolve_path, write_text
-from brats_utils.tracking import finish_run, log_checkpoint, resolve_mode, start_run
-from brats_utils.training import TrainingState, load_progress, save_progress, train_epochs
+from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, resolve_mode, start_run
+from brats_utils.training import TrainingState, load_progress, save_on_interrupt, save_progress, train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 
@@ -43,14 +43,14 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     ):  # one makes the files, the others find them
         train_loader, val_loader = build_loaders(config, folder, processes=processes)
     state = build_state(config, num_steps=config.max_train_epochs * len(train_loader.batch_sampler))  # type: ignore[arg-type]
-    run_id = None
+    run_id, checkpoints = None, folder / "checkpoints"
     if resume:
-        last = load_progress(folder / "checkpoints", config=recorded)
+        last = load_progress(checkpoints, config=recorded)
         state.restore(last)
         run_id = last.run_id
     mode = resolve_mode(wandb_mode) if processes.is_main_process else "disabled"
     run = start_run(job_type="train", mode=mode, output_dir=folder, config=recorded, run_id=run_id)
-    for result in train_epochs(
+    results = train_epochs(
         state,
         train_loader,
         val_loader,
@@ -59,15 +59,17 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
         roi_size=config.inference_roi_size,
         spacing_mm=config.spacing_mm,
         seed=config.seed,
-    ):
-        for row in result.metric_rows():
-            run.log(row)
-        path = save_progress(state, folder / "checkpoints", config=recorded, run_id=run.id, is_best=result.is_best)
-        if processes.is_main_process:
-            write_text(folder / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
-        if result.dice is not None:
-            log_checkpoint(run, path, epoch=result.epoch, mean_dice=result.mean_dice, is_best=result.is_best)
-        processes.print(result, flush=True)
+    )
+    with alert_divergence(run), save_on_interrupt(state, checkpoints, config=recorded, run_id=run.id):
+        for result in results:
+            for row in result.metric_rows():
+                run.log(row)
+            path = save_progress(state, checkpoints, config=recorded, run_id=run.id, is_best=result.is_best)
+            if processes.is_main_process:
+                write_text(folder / "history.csv", pd.DataFrame(state.history).to_csv(index=False))
+            if result.dice is not None:
+                log_checkpoint(run, path, epoch=result.epoch, mean_dice=result.mean_dice, is_best=result.is_best)
+            processes.print(result, flush=True)
     finish_run(run)
     return state.best_dice
 

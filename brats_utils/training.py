@@ -347,6 +347,19 @@ def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, An
     return last
 
 
+@contextmanager
+def save_on_interrupt(state: TrainingState, folder: Path, *, config: Mapping[str, Any], run_id: str) -> Iterator[None]:
+    """Around a training loop: on Ctrl-C, or the stop button of a notebook, save the batches done and go on raising."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        path = save_progress(state, folder, config=config, run_id=run_id, is_best=False)
+        print(
+            f"Interrupted after {len(state.batch_losses)} batches of epoch {state.epoch + 1}; saved {display_path(path)}."
+        )
+        raise
+
+
 def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
     """Read `last.pt`, or the one before it, with a warning, where the last is damaged or missing.
 
