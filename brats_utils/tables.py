@@ -40,26 +40,26 @@ class TableCase:
 
 
 def choose_stride(spacing_mm: float) -> int:
-    """Pick every n-th slice, so that pictures are about `SLICE_DISTANCE_MM` apart.
-
-    Args:
-        spacing_mm: distance of the volume's slices.
-    """
+    """Pick every n-th slice of a volume, so that pictures are about `SLICE_DISTANCE_MM` apart."""
     return max(1, round(SLICE_DISTANCE_MM / spacing_mm))
 
 
-def build_masks(regions: np.ndarray, group: str) -> Masks:
+def build_masks(regions: np.ndarray, group: str, *, empty: Masks | None = None) -> Masks:
     """Turn the regions of a slice into mask layers, one a region.
 
     Args:
         regions: (3, Y, X) bool.
         group: `ground-truth` or `prediction`; the layers are called `<group>/<Region>`.
+        empty: empty layers of this volume's slices; they are made once, kept here and shared.
     """
-    masks = {}
+    masks: Masks = {}
     for label, (region, mask) in enumerate(zip(REGIONS, regions, strict=True), start=1):
         name = f"{group}/{region.title}"
         data = {"mask_data": mask.astype(np.uint8) * label, "class_labels": {label: region.title}}
-        masks[name] = wandb.data_types.ImageMask(data, name)
+        shared = empty if empty is not None and not mask.any() else masks
+        if name not in shared:
+            shared[name] = wandb.data_types.ImageMask(data, name)
+        masks[name] = shared[name]
     return masks
 
 
@@ -98,8 +98,9 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
     for case in tqdm(cases, desc="Data table"):
         slices = tumour_slices(case.truth, margin=margin, stride=stride)
         grey, truth = window_volume(case.image, slices), select_slices(case.truth.cpu().numpy(), slices)
+        empty: Masks = {}
         for n, slice_idx in enumerate(slices):
-            masks = build_masks(upright_slice(truth, n), "ground-truth")
+            masks = build_masks(upright_slice(truth, n), "ground-truth", empty=empty)
             pictures = [build_slice_image(picture, masks) for picture in upright_slice(grey, n)]
             table.add_data(case.split, case.index, slice_idx, *pictures)
     return table
@@ -130,10 +131,11 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
         slices = tumour_slices(case.truth | case.prediction, margin=margin, stride=stride)
         grey = window_volume(case.image, slices)
         truth, predicted = (select_slices(m.cpu().numpy(), slices) for m in (case.truth, case.prediction))
+        empty: Masks = {}
         for n, slice_idx in enumerate(slices):
             pictures = [build_slice_image(picture) for picture in upright_slice(grey, n)]
-            layers = [build_masks(upright_slice(truth, n), "ground-truth")]
-            layers.append(build_masks(upright_slice(predicted, n), "prediction"))
+            layers = [build_masks(upright_slice(truth, n), "ground-truth", empty=empty)]
+            layers.append(build_masks(upright_slice(predicted, n), "prediction", empty=empty))
             pairs = list(zip(*(masks.items() for masks in layers), strict=True))  # by region
             cells = [build_slice_image(pictures[channel], dict(pairs[region])) for region, channel in places]
             table.add_data(case.split, case.index, slice_idx, *cells)

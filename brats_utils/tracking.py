@@ -56,12 +56,11 @@ def resolve_mode(requested: str = "auto") -> Mode:
     if wish in ("offline", "disabled"):
         print(f"W&B: {wish}, as asked." + (" Upload later with `wandb sync`." if wish == "offline" else ""))
         return wish  # type: ignore[return-value]
-    obstacle = _find_obstacle()
-    if not obstacle:
-        print("W&B: online.")
-        return "online"
-    print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`.")
-    return "offline"
+    if obstacle := _find_obstacle():
+        print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`.")
+        return "offline"
+    print("W&B: online.")
+    return "online"
 
 
 def _find_obstacle() -> str:
@@ -94,7 +93,7 @@ def _end_service() -> None:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set environment variables for the length of a block."""
+    """Set some environment variables for a block; `mock.patch.dict` would undo what W&B sets meanwhile as well."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -149,8 +148,8 @@ def start_run(
     )
     try:
         run = init(mode=mode)
-    except wandb.errors.CommError as error:
-        print(f"W&B: offline after all, the server does not answer ({type(error).__name__}). Nothing is lost.")
+    except wandb.errors.CommError:
+        print("W&B: offline after all, the server does not answer. Nothing is lost: upload later with `wandb sync`.")
         run = init(mode="offline")
     if job_type == "train":
         for step in dict.fromkeys(step for step, _ in METRICS.values()):
@@ -196,10 +195,8 @@ def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, 
     artifact.add_file(str(path), name="checkpoint.pt")
     try:
         run.log_artifact(artifact, aliases=[f"epoch_{epoch}", *(["best"] if is_best else [])])
-    except wandb.Error as error:  # a lost server must not stop the training
-        print(
-            f"W&B: the server does not answer ({type(error).__name__}); epoch {epoch} is in {display_path(path)} alone."
-        )
+    except wandb.Error:  # a lost server must not stop the training
+        print(f"W&B: the server does not answer; epoch {epoch} is in {display_path(path)} alone.")
     if is_best:
         run.summary.update({"best/epoch": epoch, "best/mean_dice": mean_dice})
 
@@ -285,12 +282,7 @@ def log_predictions(run: wandb.Run, folder: Path) -> None:
 
 
 def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
-    """Close the run, and say where it is: the line that uploads an offline one, or the address of an online one.
-
-    Args:
-        run: an open run.
-        exit_code: other than 0 marks it as failed.
-    """
+    """Close the run, and say where it is: its address, or the line that uploads it. An exit code but 0 means failed."""
     folder, online, disabled, url = Path(run.settings.sync_dir), _is_online(run), run.disabled, run.url
     parts, options = sorted(folder.parent.glob(f"offline-run-*-{run.id}")), ""  # several if it was resumed
     try:
