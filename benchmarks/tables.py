@@ -11,7 +11,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -111,8 +113,9 @@ def measure(recipe: Recipe) -> Measured:
     with TemporaryDirectory() as folder:
         run = start_run(job_type="dataset", mode="offline", output_dir=Path(folder), config={})
         start = time.perf_counter()
-        table = recipe()
-        run.log({"table": table})
+        with redirect_stdout(StringIO()):
+            table = recipe()
+            run.log({"table": table})
         seconds = time.perf_counter() - start
         staged = sum(path.stat().st_size for path in Path(folder).rglob("staging/*"))
         run.finish()
@@ -130,6 +133,7 @@ def compare(usual: Recipe, ours: Recipe) -> list[Measured]:
 
 def main() -> None:
     """Measure and print."""
+    os.environ["WANDB_SILENT"] = "true"
     case = build_case()
     assert case.prediction is not None
     slices, every = tumour_slices(case.truth), range(case.image.shape[-1])
@@ -153,5 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ["WANDB_SILENT"] = "true"
     main()

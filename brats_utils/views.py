@@ -75,7 +75,7 @@ def tumour_slices(regions: torch.Tensor, *, margin: int = 2, stride: int = 1) ->
         Slice indices along Z; the middle slice alone where there is no tumour.
     """
     depth = regions.shape[-1]
-    with_tumour = regions.any(0).any(0).any(0).nonzero().flatten().tolist()
+    with_tumour = np.flatnonzero(regions.cpu().numpy().any((0, 1, 2))).tolist()
     if not with_tumour:
         return [depth // 2]
     first, last = max(with_tumour[0] - margin, 0), min(with_tumour[-1] + margin, depth - 1)
