@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 import torch
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset, Dataset, get_track_meta, set_track_meta
 from monai.data.utils import list_data_collate, pickle_hashing
-from monai.transforms import Compose
+from monai.transforms import Compose, Randomizable
 from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
@@ -85,8 +85,17 @@ class CaseDataset(torch.utils.data.Dataset):
             visit: (epoch, index), or an index alone for epoch 0.
         """
         epoch, index = visit if isinstance(visit, tuple) else (0, visit)
-        self.on_the_fly.set_random_state(seed=derive_seed(self.seed, epoch, index))
-        return self.on_the_fly(self.prepared[index])
+        state = np.random.RandomState(derive_seed(self.seed, epoch, index))
+        for transform in self.on_the_fly.transforms:
+            if isinstance(transform, Randomizable):
+                transform.set_random_state(state=state)  # one for all: a seed for each costs more than a small patch
+        case = self.prepared[index]
+        tracked = get_track_meta()
+        set_track_meta(False)  # the metadata is gone already, and to look after none of it took half the time
+        try:
+            return self.on_the_fly(case)
+        finally:
+            set_track_meta(tracked)
 
 
 def derive_seed(*numbers: int) -> int:

@@ -163,8 +163,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
             LabelsToRegionsd("label", schema),
-            EnsureTyped("image", dtype=torch.float32),
-            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+            RandScaleIntensityd("image", factors=0.1, prob=1.0),  # gives float32
             RandShiftIntensityd("image", offsets=0.1, prob=1.0),
         ]
     )  # fmt: skip
