@@ -16,7 +16,7 @@ from brats_utils.labels import SCHEMAS
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
 from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
 from brats_utils.paths import resolve_path, write_text
-from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, resolve_mode, start_run
+from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
 from brats_utils.training import TrainingState, load_progress, save_on_interrupt, save_progress, train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
@@ -50,6 +50,8 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
         run_id = last.run_id
     mode = resolve_mode(wandb_mode) if processes.is_main_process else "disabled"
     run = start_run(job_type="train", mode=mode, output_dir=folder, config=recorded, run_id=run_id)
+    if processes.is_main_process:
+        log_dataset(run, resolve_path(config.dataset_dir), split_path=folder / "split.json")
     results = train_epochs(
         state,
         train_loader,
