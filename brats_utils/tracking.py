@@ -1,9 +1,10 @@
 """Weights & Biases runs and artifacts, with an account, without one, or not at all."""
 
-import inspect
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,23 @@ METRICS = {
     "validation/*": ("validation/validation_step", "max,last"),
 }
 """Metric pattern: the step it is drawn against, and what the summary keeps beside W&B's default, the last value."""
+
+
+LOGIN_SECONDS = 60
+LOG_IN = """
+import inspect, os, wandb
+try:
+    if "prompt" in inspect.signature(wandb.login).parameters:
+        found = wandb.login(prompt=False, verify=True)
+    else:  # wandb 0.28, as Colab ships it
+        found = bool(wandb.api.api_key) and wandb.login(verify=True)
+    answer, code = ("", 0) if found else ("no key", 1)
+except Exception as error:
+    answer, code = type(error).__name__, 1
+print(answer, flush=True)
+os._exit(code)  # without waiting for W&B's service
+"""
+"""Logs in with a key that is there already, verified; never prompts."""
 
 
 def resolve_mode(requested: str = "auto") -> Mode:
@@ -66,22 +84,26 @@ def resolve_mode(requested: str = "auto") -> Mode:
 def _find_obstacle() -> str:
     """Say what keeps runs from the server and what to do about it; an empty text if nothing does.
 
-    Verifying a key starts W&B's service, which logs to the folders it starts with: here to one that is deleted.
+    The key is verified in a process of its own, because W&B's service keeps the settings and folders it starts with,
+    and without a network may take minutes to end.
     """
     if wandb.run is not None:  # beside an open run W&B does not log in
         return "" if _is_online(wandb.run) else "a run without connection is still open; finish it first"
-    with TemporaryDirectory() as folder, _environment(WANDB_CACHE_DIR=folder, WANDB_MODE="online"):
-        _end_service()  # forget settings read under another WANDB_MODE
+    with TemporaryDirectory() as folder:
+        here = {**os.environ, "WANDB_MODE": "online", "WANDB_CACHE_DIR": folder, "WANDB_DATA_DIR": folder}
+        command = [sys.executable, "-c", LOG_IN]
         try:
-            found = _log_in()
-        except wandb.Error as error:
-            return (
-                f"the key was not accepted or the server not reached ({type(error).__name__}); "
-                "check the network, or renew the key with `wandb login --relogin`"
-            )
-        finally:
-            _end_service()
-    return "" if found else "no key found; `wandb login` or WANDB_API_KEY sets one"
+            check = subprocess.run(command, env=here, capture_output=True, text=True, timeout=LOGIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"the server did not answer in {LOGIN_SECONDS} s; check the network"
+    if check.returncode == 0:
+        return ""
+    if check.stdout.strip() == "no key":
+        return "no key found; `wandb login` or WANDB_API_KEY sets one"
+    return (
+        f"the key was not accepted or the server not reached ({check.stdout.strip() or 'W&B failed'}); "
+        "check the network, or renew the key with `wandb login --relogin`"
+    )
 
 
 def _end_service() -> None:
@@ -91,27 +113,8 @@ def _end_service() -> None:
         wandb.api = type(wandb.api)()  # in wandb 0.28 it would go on talking to the service that has ended
 
 
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set some environment variables for a block; `mock.patch.dict` would undo what W&B sets meanwhile as well."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
 def _is_online(run: wandb.Run) -> bool:
     return not (run.offline or run.disabled)
-
-
-def _log_in() -> bool:
-    """Log in with a key that is there already, verified; never prompts. False without a key."""
-    if "prompt" in inspect.signature(wandb.login).parameters:
-        return wandb.login(prompt=False, verify=True)
-    return bool(wandb.api.api_key) and wandb.login(verify=True)  # wandb 0.28, as Colab ships it
 
 
 def start_run(
