@@ -1,11 +1,11 @@
-"""`python -m benchmarks [loading steps waiting tables scaling quality]`; all of them by default."""
+"""`python -m benchmarks [loading steps waiting tables inference scaling quality]`; all of them by default."""
 
 import importlib
 import sys
 
 from benchmarks.common import describe_machine
 
-ALL = ("loading", "steps", "waiting", "tables", "scaling", "quality")
+ALL = ("loading", "steps", "waiting", "tables", "inference", "scaling", "quality")
 
 if __name__ == "__main__":
     print(describe_machine())

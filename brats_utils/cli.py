@@ -10,16 +10,19 @@ from typing import Any
 
 import yaml
 
+from brats_utils.bundle import export_bundle
 from brats_utils.config import PRESETS, load_config
 from brats_utils.data import load_cases
-from brats_utils.evaluation import evaluate_cases, format_summary
-from brats_utils.inference import ScanError, predict_scan, save_labels
-from brats_utils.labels import REGIONS, SCHEMAS
-from brats_utils.model import Checkpoint, choose_device, choose_precision, load_checkpoint
+from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
+from brats_utils.inference import build_predictor
+from brats_utils.labels import SCHEMAS
+from brats_utils.model import load_checkpoint
 from brats_utils.paths import display_path, resolve_path
+from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
+from brats_utils.scans import ScanError, find_labelled_patients
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,19 +63,30 @@ def _build_parser() -> argparse.ArgumentParser:
     training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
     training.set_defaults(command=_train)
 
-    predict = commands.add_parser("predict", help="segment one patient's scans")
-    predict.add_argument("--checkpoint", type=Path, required=True)
+    predict = commands.add_parser("predict", help="segment own scans: one patient, or a folder of patients")
     predict.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
     for channel in ("flair", "t1", "t1gd", "t2"):
         predict.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files")
-    predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz")
+    predict.add_argument(
+        "--patients", type=Path, help="or a folder, with a folder of four files or a 4D file a patient"
+    )
+    predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
+    predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
+    predict.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
+    _add_predictor(predict, "numbering of the labels to write")
     predict.set_defaults(command=_predict)
 
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
-    evaluate.add_argument("--checkpoint", type=Path, required=True)
-    evaluate.add_argument("--data", type=Path, required=True, help="folder in the layout of MSD")
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for cases.csv, summary.json and predictions")
+    evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans and a *seg* file")  # fmt: skip
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
+    _add_predictor(evaluate, "numbering of the labels in --data")
     evaluate.set_defaults(command=_evaluate)
+
+    bundle = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
+    bundle.add_argument("--checkpoint", type=Path, required=True)
+    bundle.add_argument("--out", type=Path, required=True, help="folder to make")
+    bundle.add_argument("--metrics", type=Path, help="metrics.json of notebook 04, for the model card")
+    bundle.set_defaults(command=_export)
     return parser
 
 
@@ -101,33 +115,63 @@ def _train(args: argparse.Namespace) -> None:
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 
 
+def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
+    command.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="several are averaged")
+    command.add_argument("--flips", action="store_true", help="average over mirrored scans too; 8 times slower")
+    command.add_argument("--schema", choices=SCHEMAS, help=f"{schema_help}; by default that of the training")
+
+
 def _predict(args: argparse.Namespace) -> None:
     four = [args.flair, args.t1, args.t1gd, args.t2]
-    if (args.image is None) == (None in four) or (args.image is not None and any(four)):
-        raise ScanError("Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2.")
-    scan = args.image or four
-    checkpoint, settings = _load(args.checkpoint)
-    prediction = predict_scan(checkpoint.build_model().to(choose_device()), scan, **settings)
-    target = save_labels(prediction.labels, args.out / "segmentation.nii.gz", like=args.image or args.flair)
-    for region, mask in zip(REGIONS, prediction.regions, strict=True):
-        print(f"{region.name}: {int(mask.sum())} voxels")
-    print(f"Labels ({settings['schema'].name} numbering) in {target}. Not for clinical use.")
+    ways = [args.image is not None, args.patients is not None, any(four)]
+    if sum(ways) != 1 or (any(four) and None in four):
+        raise ScanError(
+            "Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2, or --patients with a folder."
+        )
+    schema = SCHEMAS[args.schema] if args.schema else None
+    predictor = build_predictor(
+        [load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips, schema=schema
+    )
+    how = {"resample": args.resample, "overwrite": args.overwrite}
+    if args.patients:
+        table = predict_patients(predictor, args.patients, args.out, **how)
+        print(table.drop(columns="reason").to_string(index=False, float_format="%.2f", na_rep=""))
+        for patient, reason in table.loc[table["status"] != "ok", ["patient", "reason"]].itertuples(index=False):
+            print(f"{patient}: {reason}")
+        failed = int((table["status"] == "failed").sum())
+        print(
+            f"{len(table) - failed} of {len(table)} patients predicted; table in {args.out / 'patients.csv'}. {DISCLAIMER}"
+        )
+        if failed:
+            sys.exit(1)
+        return
+    content = predict_patient(predictor, args.image or four, args.out, name=args.out.resolve().name, **how)
+    for warning in content["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    for region, volume in content["volumes_ml"].items():
+        print(f"{region}: {volume:.2f} mL")
+    print(f"Labels ({content['label_schema']} numbering) in {args.out / 'segmentation.nii.gz'}. {DISCLAIMER}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    checkpoint, settings = _load(args.checkpoint)
-    cases = load_cases(args.data.resolve(), schema=settings["schema"])
-    evaluate_cases(checkpoint.build_model().to(choose_device()), cases, args.out, **settings)
+    predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
+    schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
+    is_msd = (data / "dataset.json").is_file()
+    cases: list[Any] = load_cases(data, schema=schema) if is_msd else find_labelled_patients(data)  # type: ignore[assignment]
+    table, calibration = evaluate_cases(predictor, cases, args.out, truth_schema=schema)
+    report = write_evaluation(
+        args.out,
+        cases,
+        table,
+        calibration,
+        title=f"Evaluation on {data.name}",
+        schema=predictor.schema,
+        truth_schema=schema,
+    )
     print(format_summary(json.loads((args.out / "summary.json").read_text())))
-    print(f"Per case: {args.out / 'cases.csv'}")
+    print(f"Per case: {args.out / 'cases.csv'}; pictures: {report}")
 
 
-def _load(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """Read a checkpoint and the settings that prediction takes from it."""
-    checkpoint = load_checkpoint(path.resolve())
-    return checkpoint, {
-        "spacing_mm": checkpoint.config["spacing_mm"],
-        "roi_size": tuple(checkpoint.config["inference_roi_size"]),
-        "schema": SCHEMAS[checkpoint.config["label_schema"]],
-        "precision": choose_precision(choose_device()),
-    }
+def _export(args: argparse.Namespace) -> None:
+    metrics = json.loads(args.metrics.read_text()) if args.metrics else None
+    print(f"MONAI bundle in {export_bundle(load_checkpoint(args.checkpoint.resolve()), args.out, metrics=metrics)}/")

@@ -1,9 +1,8 @@
-"""Scoring a checkpoint on every labelled case of a folder, at the scans' own resolution."""
+"""Scoring a predictor on labelled cases, at the scans' own resolution."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,13 +11,20 @@ import torch
 from tqdm import tqdm
 
 from brats_utils.data import Case
-from brats_utils.inference import Prediction, predict_scan, save_labels
-from brats_utils.labels import LabelSchema, check_label_values, labels_to_regions
-from brats_utils.metrics import Summary, score_row, summarise_dice
+from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
+from brats_utils.labels import REGIONS, LabelSchema, check_label_values, labels_to_regions
+from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scores
 from brats_utils.paths import display_path, replacing, write_text
+from brats_utils.plots import plot_calibration, plot_comparison, plot_scores, render_png, stack_figures
+from brats_utils.report import ReportCase, build_report
+from brats_utils.scans import LabelledScan, read_scan
+from brats_utils.uncertainty import calibration_error, count_calibration
+from brats_utils.views import turn_to_ras
+
+AnyCase = Case | LabelledScan
 
 
-def load_truth(case: Case, *, schema: LabelSchema) -> torch.Tensor:
+def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:
     """Read the regions of a case on its own voxel grid.
 
     Returns:
@@ -33,56 +39,137 @@ def load_truth(case: Case, *, schema: LabelSchema) -> torch.Tensor:
 
 
 def predict_case(
-    model: torch.nn.Module, case: Case, *, spacing_mm: float, roi_size: tuple[int, int, int], schema: LabelSchema,
-    precision: torch.dtype = torch.float32,
-) -> tuple[Prediction, dict[str, Any]]:  # fmt: skip
-    """Predict one labelled case and score it; arguments as for `inference.predict_scan`.
+    predictor: Predictor, case: AnyCase, *, truth_schema: LabelSchema | None = None
+) -> tuple[Prediction, Row]:
+    """Predict one labelled case and score it.
+
+    Args:
+        predictor: networks and settings.
+        case: scans and label.
+        truth_schema: numbering of the label, where it is not the predictor's.
 
     Returns:
-        The prediction on the scan's grid and the row of `metrics.score_row`.
+        The prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
     """
-    prediction = predict_scan(
-        model, case.image, spacing_mm=spacing_mm, roi_size=roi_size, schema=schema, precision=precision
-    )
-    return prediction, score_row(case.case_id, prediction.regions, load_truth(case, schema=schema))
+    scan = read_scan(case.image)
+    prediction, truth = predict_scan(predictor, scan), load_truth(case, schema=truth_schema or predictor.schema)
+    row = score_row(case.case_id, prediction.regions, truth, spacing_mm=scan.spacing_mm)
+    return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
 
 
 def evaluate_cases(
-    model: torch.nn.Module, cases: Iterable[Case], out_dir: Path, *, spacing_mm: float, roi_size: tuple[int, int, int],
-    schema: LabelSchema, precision: torch.dtype = torch.float32,
-) -> pd.DataFrame:  # fmt: skip
+    predictor: Predictor, cases: Sequence[AnyCase], out_dir: Path, *, truth_schema: LabelSchema | None = None
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Predict, save and score cases one by one.
 
-    Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json`
-    (by region: mean Dice by the BraTS rule, its 95% interval, and over cases that have the region).
+    Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json` (by region: mean of
+    each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error).
 
     Args:
-        model: network in evaluation mode.
+        predictor: networks and settings.
         cases: what to score.
         out_dir: folder to write to.
-        spacing_mm: voxel size the model was trained at.
-        roi_size: sliding window in voxels.
-        schema: numbering of the labels, read and written.
-        precision: dtype for autocast.
+        truth_schema: numbering of the labels, where it is not the predictor's.
 
     Returns:
-        The table in `cases.csv`.
+        The table in `cases.csv`, and the counts of `uncertainty.count_calibration` over all cases.
     """
-    rows = []
+    rows, counts = [], []
     for case in tqdm(list(cases), desc="Predict and score"):
-        prediction, row = predict_case(
-            model, case, spacing_mm=spacing_mm, roi_size=roi_size, schema=schema, precision=precision
-        )
-        save_labels(prediction.labels, out_dir / "predictions" / f"{case.case_id}.nii.gz", like=case.image)
+        prediction, row = predict_case(predictor, case, truth_schema=truth_schema)
+        save_volume(prediction.labels, prediction_path(out_dir, case), like=_reference(case))
+        truth = load_truth(case, schema=truth_schema or predictor.schema)
+        counts.append(count_calibration(prediction.probabilities, truth, prediction.brain))
         rows.append(row)
-    table = pd.DataFrame(rows)
+    table, calibration = pd.DataFrame(rows), np.sum(counts, axis=0)
     with replacing(out_dir / "cases.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    write_text(out_dir / "summary.json", json.dumps(summarise_dice(rows), indent=1))
-    return table
+        table.round(4).to_csv(temporary, index=False)
+    summary = summarise_scores(rows)
+    for name, error in calibration_error(calibration).items():
+        summary[name]["ece"] = error
+    write_text(out_dir / "summary.json", json.dumps(summary, indent=1))
+    return table, calibration
 
 
-def format_summary(summary: dict[str, Summary]) -> str:
+def prediction_path(out_dir: Path, case: AnyCase) -> Path:
+    """Where `evaluate_cases` leaves the predicted labels of a case."""
+    return out_dir / "predictions" / f"{case.case_id}.nii.gz"
+
+
+def rank_cases(table: pd.DataFrame) -> list[str]:
+    """List case ids by mean Dice, the worst first."""
+    means = table[[f"dice_{region.name}" for region in REGIONS]].mean(axis=1)
+    return [str(case_id) for case_id in table["case_id"][means.sort_values(kind="stable").index]]
+
+
+def view_case(
+    case: AnyCase, out_dir: Path, *, schema: LabelSchema, truth_schema: LabelSchema | None = None, note: str = ""
+) -> ReportCase:
+    """Load scan, truth and saved prediction of a case for pictures, turned to RAS.
+
+    Args:
+        case: scored by `evaluate_cases`.
+        out_dir: its folder.
+        schema: numbering of the prediction.
+        truth_schema: numbering of the label, where it is another.
+        note: a few words beside its name, e.g. `worst`.
+    """
+    scan = read_scan(case.image)
+    truth = load_truth(case, schema=truth_schema or schema)
+    predicted = load_truth(LabelledScan(case.case_id, case.image, prediction_path(out_dir, case)), schema=schema)
+    image, truth, predicted = (turn_to_ras(volume, scan.image.affine) for volume in (scan.image, truth, predicted))
+    width, depth, height = nib.as_closest_canonical(nib.load(_reference(case))).header.get_zooms()[:3]
+    return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
+
+
+def write_evaluation(
+    out_dir: Path,
+    cases: Sequence[AnyCase],
+    table: pd.DataFrame,
+    calibration: np.ndarray,
+    *,
+    title: str,
+    schema: LabelSchema,
+    truth_schema: LabelSchema | None = None,
+    num_viewed: int = 3,
+) -> Path:
+    """Write `summary.png` (box plots, then the worst cases) and `report.html` with the worst cases in its viewer.
+
+    Args:
+        out_dir: folder that `evaluate_cases` wrote to.
+        cases: those that it scored.
+        table: what it returned.
+        calibration: what it returned.
+        title: heading.
+        schema: numbering of the predictions.
+        truth_schema: numbering of the labels, where it is another.
+        num_viewed: how many of the worst cases to show.
+
+    Returns:
+        Path of the report.
+    """
+    by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:num_viewed]
+    viewed = [
+        view_case(by_id[case_id], out_dir, schema=schema, truth_schema=truth_schema, note="worst" if not rank else "")
+        for rank, case_id in enumerate(worst)
+    ]
+    spread = render_png(plot_scores(table))
+    worst_first = [plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}") for v in viewed]
+    with replacing(out_dir / "summary.png") as temporary:
+        stack_figures([spread, *(render_png(figure) for figure in worst_first)]).save(temporary, "PNG")
+    summary = json.loads((out_dir / "summary.json").read_text())
+    return build_report(
+        out_dir / "report.html",
+        title=title,
+        facts=[f"{len(table)} cases", f"the {len(viewed)} worst in the viewer"],
+        scores=table,
+        summary=summary,
+        cases=viewed,
+        figures={"Spread of the scores": spread, "Calibration": render_png(plot_calibration(calibration))},
+    )
+
+
+def format_summary(summary: Mapping[str, Summary]) -> str:
     """Lay the content of `summary.json` out as a table for the terminal."""
     lines = ["region   Dice   95% interval   where present"]
     for name, scores in summary.items():
@@ -90,3 +177,29 @@ def format_summary(summary: dict[str, Summary]) -> str:
         present = f"{where_present:.3f} (n={count})" if where_present is not None else ""
         lines.append(f"{name:6} {scores['dice']:6.3f}   {scores['low']:.3f}-{scores['high']:.3f}    {present}".rstrip())
     return "\n".join(lines)
+
+
+def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
+    """Lay all metrics out, a row for each region and metric: all cases by the BraTS rule, and those that have the region."""
+    rows = []
+    for region in REGIONS:
+        scores = summary[region.name]
+        for metric in METRICS:
+            prefix = "" if metric == "dice" else f"{metric}_"
+            interval = f"{scores[f'{prefix}low']:.3f} to {scores[f'{prefix}high']:.3f}"
+            rows.append(
+                {
+                    "region": region.name,
+                    "metric": metric,
+                    "all cases": scores[metric],
+                    "95% interval": interval,
+                    "n": scores["cases"],
+                    "where present": scores[f"{metric}_where_present"],
+                    "n present": scores["cases_with_region"],
+                }
+            )
+    return pd.DataFrame(rows).set_index(["region", "metric"])
+
+
+def _reference(case: AnyCase) -> Path:
+    return case.image if isinstance(case.image, Path) else case.image[0]

@@ -1,13 +1,26 @@
-"""Dice per case and region, with the BraTS rule for regions that are not there."""
+"""Scores per case and region, with the BraTS rules for regions that are not there."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from brats_utils.labels import REGIONS
 
+Row = dict[str, float | int | bool | str]
 Summary = dict[str, float | int | None]
+
+METRICS = ("dice", "hd95_mm", "sensitivity", "specificity", "volume_error_ml", "lesion_dice", "lesion_f1")
+"""What `score_row` says of each region, and `summarise_scores` averages."""
+
+WORST_DISTANCE_MM = 374.0
+"""HD95 where only one of two masks is empty: the diagonal of a 240 x 240 x 155 mm scan. Source: BraTS 2023."""
+
+LESION_DILATION_MM = 3.0
+LESION_MIN_MM3 = 50.0
+"""True specks closer than twice the one are one lesion; those no larger than the other are not scored.
+Source: BraTS 2023, adult glioma, github.com/rachitsaluja/BraTS-2023-Metrics."""
 
 
 def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -57,43 +70,146 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0, resamples: int
     return float(low), float(high)
 
 
-def summarise_dice(rows: Sequence[dict[str, float | bool | str]]) -> dict[str, Summary]:
-    """Summarise per-case scores by region, honestly: with and without the cases that lack the region.
+def hd95_per_region(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> torch.Tensor:
+    """Compute the 95th percentile of the distance between surfaces, in mm: of both directions, the larger.
+
+    Agrees with `monai.metrics.compute_hausdorff_distance`, whose 1.6.1 warns of its own deprecated argument.
 
     Args:
-        rows: one a case, with `dice_<region>` in [0, 1] and `has_<region>` as `score_row` makes them.
+        prediction: (R, X, Y, Z) bool.
+        truth: (R, X, Y, Z) bool.
+        spacing_mm: size of a voxel along X, Y and Z.
 
     Returns:
-        For each region and for `mean`: `dice` over all cases (BraTS rule), its 95% interval
-        `low`, `high` and the number of `cases`; for regions also `dice_where_present` and `cases_with_region`.
-        A region present in no case has a `dice_where_present` of None.
+        (R,) float64: 0 where both are empty, `WORST_DISTANCE_MM` where one is.
     """
-    summary: dict[str, Summary] = {}
-    for region in REGIONS:
-        scores = [float(row[f"dice_{region.name}"]) for row in rows]
-        present = [float(row[f"dice_{region.name}"]) for row in rows if row[f"has_{region.name}"]]
-        summary[region.name] = _summarise(scores) | {
-            "dice_where_present": float(np.mean(present)) if present else None,
-            "cases_with_region": len(present),
-        }
-    means = [float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS])) for row in rows]
-    return summary | {"mean": _summarise(means)}
+    distances = []
+    for predicted, true in zip(prediction.bool(), truth.bool(), strict=True):
+        if not (predicted.any() and true.any()):
+            distances.append(WORST_DISTANCE_MM if predicted.any() or true.any() else 0.0)
+            continue
+        pair = [np.pad(mask.numpy(), 1) for mask in _crop_to_content(predicted, true)]
+        surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in pair]
+        to_surface = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
+        ways = ((surfaces[0], to_surface[1]), (surfaces[1], to_surface[0]))
+        distances.append(max(float(np.percentile(distance[surface], 95)) for surface, distance in ways))
+    return torch.tensor(distances, dtype=torch.float64)
 
 
-def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor) -> dict[str, float | bool | str]:
-    """Score one case as a flat row: `case_id`, `dice_TC` … and `has_TC` … (whether the truth has the region).
+def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
+    """Score one region lesion by lesion, so that a missed small lesion counts as much as a large one.
+
+    The true mask is dilated, and what then hangs together is one lesion. Each component of the prediction that touches
+    the dilated lesion belongs to it. A lesion that none touches is missed; a component that touches none is invented.
+
+    Args:
+        prediction: (X, Y, Z) bool.
+        truth: (X, Y, Z) bool.
+        spacing_mm: size of a voxel along X, Y and Z.
+
+    Returns:
+        `lesion_dice`: the sum of the lesions' Dice, divided by true and invented lesions together; `lesion_f1`; and
+        the counts `lesions_found`, `lesions_missed` and `lesions_invented`. Without any lesion both scores are 1.
+
+    Source:
+        BraTS 2023, see `LESION_DILATION_MM`. The challenge dilates by voxels of 1 mm; other grids by as many mm.
+    """
+    predicted, true = (np.pad(mask.numpy(), 8) for mask in _crop_to_content(prediction.bool(), truth.bool()))
+    steps = max(1, round(LESION_DILATION_MM / float(np.mean(spacing_mm))))
+    grown = ndimage.binary_dilation(true, ndimage.generate_binary_structure(3, 2), iterations=steps)
+    lesions, num_lesions = ndimage.label(grown, np.ones((3, 3, 3)))
+    components, num_components = ndimage.label(predicted, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel(), minlength=num_components + 1)
+    dice, missed, belonging = [], 0, set()
+    for lesion in range(1, num_lesions + 1):
+        here = lesions == lesion
+        touching = sorted(set(np.unique(components[here]).tolist()) - {0})
+        belonging |= set(touching)
+        volume = int((true & here).sum())
+        if volume * float(np.prod(spacing_mm)) <= LESION_MIN_MM3:
+            continue
+        overlap = int(np.isin(components[true & here], touching).sum()) if touching else 0
+        dice.append(2 * overlap / (volume + int(sizes[touching].sum())))
+        missed += not touching
+    invented, found = num_components - len(belonging), len(dice) - missed
+    any_lesion = len(dice) + invented > 0
+    return {
+        "lesion_dice": sum(dice) / (len(dice) + invented) if any_lesion else 1.0,
+        "lesion_f1": 2 * found / (2 * found + missed + invented) if any_lesion else 1.0,
+        "lesions_found": found,
+        "lesions_missed": missed,
+        "lesions_invented": invented,
+    }
+
+
+def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
+    """Score one case as a flat row.
 
     Args:
         case_id: name of the case.
         prediction: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
         truth: (3, X, Y, Z) bool.
+        spacing_mm: size of a voxel along X, Y and Z.
+
+    Returns:
+        `case_id` and, for each region, `has_<region>` (whether the truth has it), `<metric>_<region>` for each of
+        `METRICS`, `volume_ml_<region>` (of the truth) and the counts of `score_lesions`. The volume error is prediction
+        less truth. Sensitivity is 1 where both are empty and 0 where the prediction alone has tumour, as in BraTS.
     """
-    row: dict[str, float | bool | str] = {"case_id": case_id}
-    for region, dice, mask in zip(REGIONS, dice_per_region(prediction, truth), truth, strict=True):
-        row |= {f"dice_{region.name}": round(float(dice), 4), f"has_{region.name}": bool(mask.any())}
+    row: Row = {"case_id": case_id}
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    dice = dice_per_region(prediction, truth)
+    hd95 = hd95_per_region(prediction, truth, spacing_mm=spacing_mm)
+    for index, region in enumerate(REGIONS):
+        predicted, true = prediction[index].bool(), truth[index].bool()
+        hit, num_predicted, num_true = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
+        scores: Row = {
+            "has": num_true > 0,
+            "dice": round(float(dice[index]), 4),
+            "hd95_mm": round(float(hd95[index]), 2),
+            "sensitivity": hit / num_true if num_true else float(num_predicted == 0),
+            "specificity": 1 - (num_predicted - hit) / max(true.numel() - num_true, 1),
+            "volume_ml": num_true * voxel_ml,
+            "volume_error_ml": (num_predicted - num_true) * voxel_ml,
+            **score_lesions(predicted, true, spacing_mm=spacing_mm),
+        }
+        row |= {f"{name}_{region.name}": value for name, value in scores.items()}
     return row
 
 
-def _summarise(scores: Sequence[float]) -> Summary:
-    low, high = bootstrap_interval(scores)
-    return {"dice": float(np.mean(scores)), "low": low, "high": high, "cases": len(scores)}
+def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
+    """Summarise per-case scores by region, honestly: with and without the cases that lack the region.
+
+    Args:
+        rows: one a case, as `score_row` makes them.
+
+    Returns:
+        For each region `dice` over all cases (BraTS rule), its 95% interval `low`, `high`, the number of `cases`,
+        `dice_where_present` and `cases_with_region`; for the other `METRICS` the same with `<metric>_low`,
+        `<metric>_high` and `<metric>_where_present`. For `mean`, the Dice of the three regions. A region present in no
+        case has None where it is present.
+    """
+    summary: dict[str, Summary] = {}
+    for region in REGIONS:
+        has = [bool(row[f"has_{region.name}"]) for row in rows]
+        entry: Summary = {"cases": len(rows), "cases_with_region": sum(has)}
+        for metric in METRICS:
+            scores = [float(row[f"{metric}_{region.name}"]) for row in rows]
+            present = [score for score, is_present in zip(scores, has, strict=True) if is_present]
+            prefix = "" if metric == "dice" else f"{metric}_"
+            low, high = bootstrap_interval(scores)
+            entry |= {metric: float(np.mean(scores)), f"{prefix}low": low, f"{prefix}high": high}
+            entry[f"{metric}_where_present"] = float(np.mean(present)) if present else None
+        summary[region.name] = entry
+    means = [float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS])) for row in rows]
+    low, high = bootstrap_interval(means)
+    return summary | {"mean": {"dice": float(np.mean(means)), "low": low, "high": high, "cases": len(rows)}}
+
+
+def _crop_to_content(*masks: torch.Tensor) -> list[torch.Tensor]:
+    """Cut (X, Y, Z) masks to the box that holds all of them; an empty box keeps one voxel."""
+    found = torch.stack(masks).any(0).nonzero()
+    if not len(found):
+        return [mask[:1, :1, :1] for mask in masks]
+    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(found.amin(0), found.amax(0), strict=True))
+    return [mask[box] for mask in masks]

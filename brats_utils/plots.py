@@ -1,5 +1,6 @@
 """Figures of the notebooks: upright axial slices, one colour a region, orientation stated."""
 
+import io
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from brats_utils.labels import CHANNELS, REGIONS, LabelSchema
 from brats_utils.views import ORIENTATION, largest_slice, upright_slice, window_volume
@@ -65,6 +67,53 @@ def plot_comparison(
     _show(axes[1], t1gd, title="T1gd")
     for axis, name, regions in ((axes[2], "ground truth", truth), (axes[3], "prediction", prediction)):
         _show(axis, _fill(flair, upright_slice(regions.numpy(), slice_idx)), title=name)
+    _add_legend(figure)
+    return figure
+
+
+def plot_prediction(
+    image: torch.Tensor, prediction: torch.Tensor, *, slice_idx: int | None = None, title: str = ""
+) -> Figure:
+    """Show the four channels of one slice and the prediction filled on FLAIR: for scans without a truth.
+
+    Args:
+        image: (4, X, Y, Z) float in RAS orientation.
+        prediction: (3, X, Y, Z) bool.
+        slice_idx: along Z; by default the one with the most predicted tumour.
+        title: of the figure.
+    """
+    slice_idx = largest_slice(prediction) if slice_idx is None else slice_idx
+    grey = upright_slice(window_volume(image), slice_idx)
+    figure, axes = _panels(len(CHANNELS) + 1, title=f"{title}  slice {slice_idx}".strip())
+    for axis, channel, picture in zip(axes, CHANNELS, grey, strict=False):
+        _show(axis, picture, title=channel)
+    _show(axes[-1], _fill(grey[0], upright_slice(prediction.numpy(), slice_idx)), title="prediction")
+    _add_legend(figure)
+    return figure
+
+
+def plot_uncertainty(
+    image: torch.Tensor, spread: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
+) -> Figure:
+    """Show where a prediction is unsure beside where it is wrong, on the slice with the most errors.
+
+    Args:
+        image: (4, X, Y, Z) float in RAS orientation.
+        spread: (3, X, Y, Z) float, standard deviation of the probability.
+        truth: (3, X, Y, Z) bool.
+        prediction: (3, X, Y, Z) bool.
+        title: of the figure.
+    """
+    wrong = truth ^ prediction
+    slice_idx = largest_slice(wrong if wrong.any() else prediction)
+    flair = upright_slice(window_volume(image), slice_idx)[0]
+    figure, axes = _panels(3, title=f"{title}  slice {slice_idx}".strip())
+    _show(axes[0], flair, title="FLAIR")
+    _show(axes[1], _fill(flair, upright_slice(wrong.numpy(), slice_idx)), title="missed or invented")
+    _show(axes[2], flair, title="spread of the probability")
+    worst = upright_slice(spread.amax(0).numpy(), slice_idx)
+    heat = axes[2].imshow(np.ma.masked_less(worst, 0.02), cmap="viridis", vmin=0, vmax=0.5)
+    figure.colorbar(heat, ax=axes[2], shrink=0.7)
     _add_legend(figure)
     return figure
 
@@ -125,27 +174,89 @@ def plot_history(history: pd.DataFrame) -> Figure:
 
 
 def plot_scores(table: pd.DataFrame) -> Figure:
-    """Plot Dice by region, a point a case; hollow where the truth lacks the region.
+    """Plot the spread of four metrics by region: a box, and a point a case; hollow where the truth lacks the region.
 
     Args:
         table: rows as `metrics.score_row` makes them.
     """
-    figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
-    for position, region in enumerate(REGIONS):
-        scores, present = table[f"dice_{region.name}"], table[f"has_{region.name}"]
-        spread = position + np.linspace(-0.18, 0.18, len(table))
-        faces = [region.color if has else DARK for has in present]
-        axis.scatter(spread, scores, c=faces, edgecolors=region.color, zorder=3)
-        axis.hlines(scores.mean(), position - 0.3, position + 0.3, color="white")
-    axis.set(
-        facecolor=DARK,
-        xticks=range(len(REGIONS)),
-        ylim=(-0.03, 1.03),
-        ylabel="Dice",
-        title="A point a case; hollow: region absent; bar: mean",
-    )
-    axis.set_xticklabels([region.name for region in REGIONS])
+    shown = {
+        "dice": "Dice",
+        "hd95_mm": "HD95, mm",
+        "volume_error_ml": "volume error, mL",
+        "lesion_f1": "F1 over lesions",
+    }
+    figure, axes = plt.subplots(1, len(shown), figsize=(12, 3.2), layout="constrained")
+    for axis, (metric, title) in zip(axes, shown.items(), strict=True):
+        for position, region in enumerate(REGIONS):
+            scores, present = table[f"{metric}_{region.name}"], table[f"has_{region.name}"]
+            lines = {"color": "white", "lw": 1}
+            axis.boxplot(
+                scores, positions=[position], widths=0.6, showfliers=False, boxprops=lines, whiskerprops=lines,
+                capprops=lines, medianprops=lines,
+            )  # fmt: skip
+            spread = position + np.linspace(-0.18, 0.18, len(table))
+            faces = [region.color if has else DARK for has in present]
+            axis.scatter(spread, scores, s=22, c=faces, edgecolors=region.color, zorder=3)
+        axis.set(facecolor=DARK, title=title, xticks=range(len(REGIONS)))
+        axis.set_xticklabels([region.name for region in REGIONS])
+        if metric in ("dice", "lesion_f1"):
+            axis.set_ylim(-0.03, 1.03)
+    figure.suptitle("A point a case, hollow where the region is absent; the box holds the middle half", fontsize=10)
     return figure
+
+
+def plot_trust(table: pd.DataFrame) -> Figure:
+    """Plot the Dice that the network expects of itself against the Dice it got, a point a case and region.
+
+    Args:
+        table: rows with `expected_dice_<region>`, as `evaluation.evaluate_cases` gives them.
+    """
+    figure, axis = plt.subplots(figsize=(4.2, 3.6), layout="constrained")
+    axis.plot([0, 1], [0, 1], ":", color="white", lw=1)
+    for region in REGIONS:
+        expected, scores = table[f"expected_dice_{region.name}"], table[f"dice_{region.name}"]
+        axis.scatter(expected, scores, s=26, color=region.color, label=region.name)
+    axis.set(facecolor=DARK, xlim=(0, 1), ylim=(-0.03, 1.03), xlabel="expected Dice", ylabel="Dice")
+    axis.set_title("Does it know when it is wrong?", fontsize=10)
+    axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
+    return figure
+
+
+def plot_calibration(counts: np.ndarray) -> Figure:
+    """Plot the reliability curve of each region: of voxels given a probability, how many are tumour.
+
+    Args:
+        counts: (3, bins, 3), of `uncertainty.count_calibration`.
+    """
+    figure, axis = plt.subplots(figsize=(4.2, 3.6), layout="constrained")
+    axis.plot([0, 1], [0, 1], ":", color="white", lw=1)
+    for region, (voxels, confidence, tumour) in zip(REGIONS, np.moveaxis(counts, -1, 1), strict=True):
+        filled = voxels > 0
+        axis.plot(
+            confidence[filled] / voxels[filled], tumour[filled] / voxels[filled], "o-", color=region.color,
+            ms=4, label=region.name,
+        )  # fmt: skip
+    axis.set(facecolor=DARK, xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share that is tumour")
+    axis.set_title("Below the dots: too sure of itself", fontsize=10)
+    axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
+    return figure
+
+
+def render_png(figure: Figure, *, dpi: int = 100) -> bytes:
+    """Draw a figure and close it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
+    """Put PNG pictures under each other, on one white page."""
+    opened = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
+    page = Image.new("RGB", (max(p.width for p in opened), sum(p.height for p in opened)), "white")
+    for index, picture in enumerate(opened):
+        page.paste(picture, ((page.width - picture.width) // 2, sum(p.height for p in opened[:index])))
+    return page
 
 
 def _panels(count: int, *, title: str) -> tuple[Figure, Sequence[Axes]]:

@@ -80,6 +80,7 @@ def build_report(
     summary: Mapping[str, Summary],
     cases: Sequence[ReportCase],
     history: pd.DataFrame | None = None,
+    figures: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write the page, whole or not at all; the same content gives the same bytes.
 
@@ -88,9 +89,10 @@ def build_report(
         title: heading.
         facts: short statements of where the numbers come from, shown under the title.
         scores: a row a case, as in `cases.csv`.
-        summary: as `metrics.summarise_dice` gives it.
+        summary: as `metrics.summarise_scores` gives it.
         cases: what to show in the viewer; the first is open at the start.
         history: a row an epoch, as in `history.csv`.
+        figures: PNG pictures by title, e.g. of `plots.render_png`.
     """
     content = {
         "title": title,
@@ -102,6 +104,7 @@ def build_report(
         "channels": CHANNELS,
         "scores": [_describe_row(row) for row in scores.to_dict("records")],
         "history": [] if history is None else json.loads(history.to_json(orient="records")),
+        "figures": {name: _to_url(picture, "png") for name, picture in (figures or {}).items()},
         "cases": [_encode_case(case, scores) for case in cases],
     }
     page = files("brats_utils").joinpath("report.html").read_text(encoding="utf-8")
@@ -189,4 +192,8 @@ def _encode_mosaic(volume: np.ndarray, kind: str, **settings: Any) -> str:
     mosaic = np.concatenate([np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)])
     buffer = io.BytesIO()
     Image.fromarray(mosaic).save(buffer, kind, **settings)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _to_url(buffer.getvalue(), kind.lower())
+
+
+def _to_url(picture: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

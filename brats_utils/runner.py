@@ -14,7 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from brats_utils.paths import REPOSITORY, display_path, replacing
 
-NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference")
+NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_your_scans")
 
 
 class ParameterError(ValueError):

@@ -97,7 +97,7 @@ class FindCentresd(MapTransform):
         return {**data, **dict(zip(CENTRES, thin, strict=True))}
 
 
-def build_preprocessing(spacing_mm: float, *, schema: LabelSchema) -> Compose:
+def build_preprocessing(spacing_mm: float, *, schema: LabelSchema, load: bool = True) -> Compose:
     """Build the deterministic part: load, check, orient to RAS, crop air away, resample, z-score.
 
     The z-score comes before any random crop, so that training, validation and prediction see the
@@ -106,16 +106,20 @@ def build_preprocessing(spacing_mm: float, *, schema: LabelSchema) -> Compose:
     Args:
         spacing_mm: isotropic voxel size wanted, in mm.
         schema: numbering of the label files.
+        load: read files; otherwise the image comes as a (4, X, Y, Z) MetaTensor, as `scans.read_scan` gives it.
 
     Returns:
         A transform from `{"image": file(s), "label": file}` (label may be missing) to MetaTensors
         `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in air, and
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
+    reading = [
+        LoadImaged(IMAGE_LABEL, image_only=True, allow_missing_keys=True),
+        EnsureChannelFirstd(IMAGE_LABEL, allow_missing_keys=True),
+    ]
     return Compose(
         [
-            LoadImaged(IMAGE_LABEL, image_only=True, allow_missing_keys=True),
-            EnsureChannelFirstd(IMAGE_LABEL, allow_missing_keys=True),
+            *(reading if load else ()),
             EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
             CheckCased(schema),
             Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import nibabel as nib
 import numpy as np
 import torch
 
@@ -93,3 +94,20 @@ def largest_slice(regions: torch.Tensor) -> int:
     """
     area = regions.any(0).sum(dim=(0, 1))
     return int(area.argmax()) if int(area.max()) > 0 else regions.shape[-1] // 2
+
+
+def turn_to_ras(volume: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
+    """Turn a volume by quarter turns and mirrors until its axes run right, anterior, superior, for pictures.
+
+    Args:
+        volume: (C, X, Y, Z) of any dtype, on any grid.
+        affine: (4, 4), from voxels to mm.
+
+    Returns:
+        (C, X, Y, Z), the same voxels in another order.
+    """
+    orientation = nib.orientations.io_orientation(np.asarray(affine))
+    axes, turns = orientation[:, 0].astype(int), orientation[:, 1]
+    order = [int(np.flatnonzero(axes == axis)[0]) for axis in range(3)]
+    turned = volume.as_subclass(torch.Tensor).permute(0, *(1 + axis for axis in order))
+    return turned.flip([1 + position for position, axis in enumerate(order) if turns[axis] < 0])

@@ -29,6 +29,31 @@ def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network at 4 mm: enough to see that files go in and out, and that some voxels are called tumour."""
+    import torch
+
+    from brats_utils.model import Checkpoint, build_model, save_checkpoint
+
+    torch.manual_seed(0)
+    state = {"optimizer": {}, "schedule": {}, "scaler": {}}
+    config = {
+        "init_filters": 8,
+        "dropout_prob": 0.2,
+        "spacing_mm": 4.0,
+        "inference_roi_size": [32, 32, 32],
+        "label_schema": "msd",
+        "dataset_dir": "data/phantom",
+        "seed": 0,
+    }
+    values = {"epoch": 1, "batch_losses": [], "history": [], "mean_dice": 0.1, "best_dice": 0.1, "run_id": "abc"}
+    content = Checkpoint(
+        model=build_model(init_filters=8, dropout_prob=0.2).state_dict(), config=config, **values, **state
+    )
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", content)
+
+
+@pytest.fixture(scope="session")
 def real_dir() -> Path:
     """Real scans, `msd/` and `tcga/`, which are not part of the repository."""
     path = Path(os.environ.get("BRATS_REAL_DATA", REPOSITORY.parent / "shared" / "real"))

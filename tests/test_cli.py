@@ -4,25 +4,6 @@ import pandas as pd
 import pytest
 
 from brats_utils.cli import main
-from brats_utils.model import Checkpoint, build_model, save_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """An untrained network at 4 mm: enough to see that files go in and out."""
-    state = {"optimizer": {}, "schedule": {}, "scaler": {}}
-    config = {
-        "init_filters": 8,
-        "dropout_prob": 0.2,
-        "spacing_mm": 4.0,
-        "inference_roi_size": [32, 32, 32],
-        "label_schema": "msd",
-    }
-    values = {"epoch": 1, "batch_losses": [], "history": [], "mean_dice": 0.1, "best_dice": 0.1, "run_id": "abc"}
-    content = Checkpoint(
-        model=build_model(init_filters=8, dropout_prob=0.2).state_dict(), config=config, **values, **state
-    )
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt", content)
 
 
 def refused(capsys, *arguments):
@@ -32,7 +13,7 @@ def refused(capsys, *arguments):
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["run", "phantom", "train", "predict", "evaluate"])
+@pytest.mark.parametrize("command", ["run", "phantom", "train", "predict", "evaluate", "export"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -4,10 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from brats_utils.inference import ScanError, clean_regions, predict_logits, predict_scan, save_labels
+from brats_utils.inference import (
+    MIN_TUMOUR_ML,
+    Predictor,
+    clean_regions,
+    predict_logits,
+    predict_members,
+    predict_scan,
+    save_volume,
+)
 from brats_utils.labels import BRATS_2021, MSD
-
-SETTINGS = {"spacing_mm": 1.0, "roi_size": (32, 32, 32), "schema": MSD}
 
 
 class Threshold(nn.Module):
@@ -20,6 +26,20 @@ class Threshold(nn.Module):
     def forward(self, image):
         whole = 10 * (image[:, :1] - 0.5)
         return torch.cat([torch.full_like(whole, -10), whole, torch.full_like(whole, -10)], dim=1)
+
+
+class LeftIsTumour(Threshold):
+    """A network that a mirror fools: WT in the first half of the first axis, wherever the brain is."""
+
+    def forward(self, image):
+        logits = torch.full_like(image[:, :3], -10)
+        logits[:, 1, : image.shape[2] // 2] = 10
+        return logits
+
+
+def predictor(*models, **changes):
+    settings = {"spacing_mm": 1.0, "roi_size": (32, 32, 32), "schema": MSD} | changes
+    return Predictor(tuple(models) or (Threshold(),), **settings)
 
 
 def write_scan(folder, affine, *, shape=(24, 28, 20), name="scan.nii.gz"):
@@ -44,7 +64,7 @@ def affine_of(codes, spacing=(1.0, 1.0, 1.0), rotation=0.0):
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
 def test_prediction_lands_on_the_voxels_it_was_made_from(tmp_path, codes):
     path, box = write_scan(tmp_path, affine_of(codes))
-    labels = predict_scan(Threshold(), path, **SETTINGS).labels
+    labels = predict_scan(predictor(), path).labels
     assert labels.shape == box.shape
     assert np.array_equal(labels.numpy() == MSD.edema, box)
 
@@ -52,7 +72,7 @@ def test_prediction_lands_on_the_voxels_it_was_made_from(tmp_path, codes):
 @pytest.mark.parametrize(("spacing", "rotation"), [((1, 1, 3), 0.0), ((0.8, 0.8, 0.8), 0.0), ((1, 1, 1), 0.3)])
 def test_anisotropic_and_oblique_scans_keep_their_grid(tmp_path, spacing, rotation):
     path, box = write_scan(tmp_path, affine_of("LPS", spacing, rotation))
-    found = predict_scan(Threshold(), path, **SETTINGS).labels.numpy() == MSD.edema
+    found = predict_scan(predictor(), path).labels.numpy() == MSD.edema
     assert 2 * (found & box).sum() / (found.sum() + box.sum()) > 0.8
 
 
@@ -62,7 +82,7 @@ def test_labels_carry_the_geometry_and_codes_of_the_scan(tmp_path):
     scan.set_qform(scan.affine, 2)
     scan.header.set_xyzt_units("mm", "sec")
     nib.save(scan, path)
-    saved = nib.load(save_labels(torch.ones(24, 28, 20, dtype=torch.uint8), tmp_path / "out/a.nii.gz", like=path))
+    saved = nib.load(save_volume(torch.ones(24, 28, 20, dtype=torch.uint8), tmp_path / "out/a.nii.gz", like=path))
     assert np.array_equal(saved.affine, scan.affine)
     assert (int(saved.header["qform_code"]), int(saved.header["sform_code"])) == (2, int(scan.header["sform_code"]))
     assert saved.header.get_xyzt_units()[0] == "mm"
@@ -73,10 +93,21 @@ def test_labels_carry_the_geometry_and_codes_of_the_scan(tmp_path):
 def test_a_trace_of_enhancement_becomes_core_and_more_than_that_stays():
     regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
     regions[:, 0, 0, :4] = True
+    regions[:2, 0, 0] = True
     core, whole, enhancing = clean_regions(regions, voxel_ml=0.2)
     assert not enhancing.any()
     assert torch.equal(torch.stack([core, whole]), regions[:2])
     assert torch.equal(clean_regions(regions, voxel_ml=0.3), regions)
+
+
+def test_pieces_of_tumour_below_the_limit_are_dropped():
+    regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
+    regions[1, :3, 0, 0] = True  # three voxels, in one piece with ...
+    regions[0, 3, 1, 1] = True  # ... a fourth, of another region, across a corner
+    regions[1, 6:9, 9, 9] = True
+    cleaned = clean_regions(regions, voxel_ml=MIN_TUMOUR_ML / 4)
+    assert int(cleaned[1].sum()) == 4
+    assert not cleaned[:, 6:].any()
 
 
 def test_regions_are_nested():
@@ -88,7 +119,7 @@ def test_regions_are_nested():
 
 def test_labels_come_in_the_numbering_asked_for(tmp_path):
     path, box = write_scan(tmp_path, affine_of("RAS"))
-    labels = predict_scan(Threshold(), path, **SETTINGS | {"schema": BRATS_2021}).labels
+    labels = predict_scan(predictor(schema=BRATS_2021), path).labels
     assert np.array_equal(labels.numpy() == BRATS_2021.edema, box)
 
 
@@ -98,9 +129,7 @@ def test_four_files_give_the_prediction_of_one(tmp_path):
     four = [tmp_path / f"{index}.nii.gz" for index in range(4)]
     for index, target in enumerate(four):
         nib.save(nib.Nifti1Image(scan.get_fdata()[..., index].astype(np.float32), scan.affine), target)
-    assert torch.equal(
-        predict_scan(Threshold(), four, **SETTINGS).labels, predict_scan(Threshold(), path, **SETTINGS).labels
-    )
+    assert torch.equal(predict_scan(predictor(), four).labels, predict_scan(predictor(), path).labels)
 
 
 def test_window_smaller_than_the_volume_gives_the_same_answer():
@@ -109,38 +138,37 @@ def test_window_smaller_than_the_volume_gives_the_same_answer():
     torch.testing.assert_close(whole, tiled, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "not found"),
-        (lambda path: path.write_bytes(b"no NIfTI"), "cannot be read"),
-        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cannot be read"),
-    ],
-    ids=["missing", "foreign", "truncated"],
-)
-def test_unreadable_scan_is_named(tmp_path, damage, message):
+def test_flips_change_the_answer_and_are_undone():
+    image = torch.rand(4, 16, 16, 16)
+    symmetric = list(predict_members(predictor(flips=True, roi_size=(16, 16, 16)), image))
+    assert len(symmetric) == 8
+    for member in symmetric[1:]:  # a network without sides gives the same picture, so each flip was undone
+        torch.testing.assert_close(member, symmetric[0])
+    sided = list(predict_members(predictor(LeftIsTumour(), flips=True, roi_size=(16, 16, 16)), image))
+    means = {float(member[1, :8].mean().round(decimals=2)) for member in sided}
+    assert means == {0.0, 1.0}  # half of the mirrors saw the other side
+
+
+def test_spread_is_where_the_flips_disagree(tmp_path):
     path, _ = write_scan(tmp_path, affine_of("RAS"))
-    damage(path)
-    with pytest.raises(ScanError, match=rf"scan\.nii\.gz: {message}"):
-        predict_scan(Threshold(), path, **SETTINGS)
+    assert predict_scan(predictor(LeftIsTumour()), path).spread is None
+    spread = predict_scan(predictor(LeftIsTumour(), flips=True), path).spread
+    assert spread is not None
+    assert float(spread[1, 12, 14, 10]) == pytest.approx(0.5, abs=0.01)
+    assert float(spread[2].max()) == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN or infinite"), (0.0, "holds one value everywhere")])
-def test_nan_and_constant_channels_are_refused(tmp_path, value, message):
+def test_an_ensemble_averages_probabilities(tmp_path):
     path, _ = write_scan(tmp_path, affine_of("RAS"))
-    scan = nib.load(path)
-    values = scan.get_fdata()
-    values[..., 2] = value
-    nib.save(nib.Nifti1Image(values.astype(np.float32), scan.affine), path)
-    with pytest.raises(ScanError, match=message):
-        predict_scan(Threshold(), path, **SETTINGS)
+    alone = [predict_scan(predictor(model), path).probabilities for model in (Threshold(), LeftIsTumour())]
+    together = predict_scan(predictor(Threshold(), LeftIsTumour()), path).probabilities
+    torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
 
 
-def test_scans_on_different_grids_are_refused(tmp_path):
-    paths = []
-    for index in range(4):
-        volume = np.random.default_rng(index).random((8, 8, 8)).astype(np.float32)
-        paths.append(tmp_path / f"{index}.nii.gz")
-        nib.save(nib.Nifti1Image(volume, np.diag([1, 1, 1 + (index == 3), 1])), paths[-1])
-    with pytest.raises(ScanError, match=r"3\.nii\.gz: found a grid .* Resample all scans"):
-        predict_scan(Threshold(), paths, **SETTINGS)
+def test_a_cropped_scan_gives_the_same_labels_as_the_whole(tmp_path):
+    path, _ = write_scan(tmp_path, affine_of("LPS"))
+    whole = predict_scan(predictor(), path).labels
+    nib.save(nib.load(path).slicer[3:-3, 3:-3, 3:-3], tmp_path / "cropped.nii.gz")
+    cropped = predict_scan(predictor(), tmp_path / "cropped.nii.gz").labels
+    assert torch.equal(cropped, whole[3:-3, 3:-3, 3:-3])
+    assert cropped.any()

@@ -1,7 +1,19 @@
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.metrics import f1_score, recall_score
 
-from brats_utils.metrics import bootstrap_interval, dice_per_region, score_row, summarise_dice
+from brats_utils.metrics import (
+    bootstrap_interval,
+    dice_per_region,
+    hd95_per_region,
+    score_lesions,
+    score_row,
+    summarise_scores,
+)
+
+MM = (1.0, 1.0, 1.0)
 
 
 def masks(*rows):
@@ -44,14 +56,105 @@ def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_cases():
 
 
 def test_summary_tells_apart_all_cases_and_those_with_the_region():
-    with_et = score_row("a", masks([1, 0], [1, 1], [0, 1]), masks([1, 0], [1, 1], [1, 1]))
-    without_et = score_row("b", masks([1, 0], [1, 1], [0, 0]), masks([1, 0], [1, 1], [0, 0]))
-    summary = summarise_dice([with_et, without_et])["ET"]
+    with_et = score_row("a", masks([1, 0], [1, 1], [0, 1]), masks([1, 0], [1, 1], [1, 1]), spacing_mm=MM)
+    without_et = score_row("b", masks([1, 0], [1, 1], [0, 0]), masks([1, 0], [1, 1], [0, 0]), spacing_mm=MM)
+    summary = summarise_scores([with_et, without_et])["ET"]
     assert summary["dice"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-4)
     assert summary["dice_where_present"] == pytest.approx(2 / 3, abs=1e-4)
     assert (summary["cases"], summary["cases_with_region"]) == (2, 1)
 
 
 def test_region_found_in_no_case_has_no_mean_where_present():
-    row = score_row("a", masks([1], [1], [0]), masks([1], [1], [0]))
-    assert summarise_dice([row])["ET"]["dice_where_present"] is None
+    row = score_row("a", masks([1], [1], [0]), masks([1], [1], [0]), spacing_mm=MM)
+    assert summarise_scores([row])["ET"]["dice_where_present"] is None
+
+
+def boxes(shape, *corners):
+    """A mask with boxes, each given by its first and last voxel on the diagonal."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    for first, last in corners:
+        mask[tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))] = True
+    return mask
+
+
+def brute_hd95(prediction, truth, spacing_mm):
+    """The definition, point by point: surface voxels touch the outside through a face."""
+    surfaces = []
+    for mask in (prediction, truth):
+        padded = np.pad(mask.numpy(), 1)
+        inner = np.ones_like(padded)
+        for axis in range(3):
+            inner &= np.roll(padded, 1, axis) & np.roll(padded, -1, axis)
+        surfaces.append(np.argwhere(padded & ~inner) * np.array(spacing_mm))
+    distances = cdist(*surfaces)
+    return max(np.percentile(distances.min(axis=1), 95), np.percentile(distances.min(axis=0), 95))
+
+
+def test_dice_and_sensitivity_agree_with_scikit_learn():
+    generator = torch.Generator().manual_seed(1)
+    prediction, truth = (torch.rand(3, 8, 8, 8, generator=generator) > 0.6 for _ in range(2))
+    row = score_row("a", prediction, truth, spacing_mm=MM)
+    pair = truth[1].flatten().numpy(), prediction[1].flatten().numpy()
+    assert row["dice_WT"] == pytest.approx(f1_score(*pair), abs=1e-4)
+    assert row["sensitivity_WT"] == pytest.approx(recall_score(*pair))
+    assert row["specificity_WT"] == pytest.approx(recall_score(*pair, pos_label=0))
+
+
+def test_hd95_agrees_with_the_definition_point_by_point():
+    generator = torch.Generator().manual_seed(2)
+    prediction, truth = (torch.rand(9, 8, 7, generator=generator) > 0.8 for _ in range(2))
+    for spacing_mm in (MM, (1.0, 1.0, 3.0)):
+        (found,) = hd95_per_region(prediction[None], truth[None], spacing_mm=spacing_mm)
+        assert float(found) == pytest.approx(brute_hd95(prediction, truth, spacing_mm))
+
+
+def test_hd95_of_two_shifted_boxes_is_the_shift_in_mm():
+    truth = boxes((20, 20, 20), ((5, 5, 5), (10, 10, 10)))
+    (found,) = hd95_per_region(truth.roll(2, 2)[None], truth[None], spacing_mm=(1.0, 1.0, 2.5))
+    assert float(found) == 5.0
+
+
+@pytest.mark.parametrize(("predicted", "true", "distance"), [(0, 0, 0.0), (1, 0, 374.0), (0, 1, 374.0), (1, 1, 0.0)])
+def test_hd95_of_empty_masks_follows_brats(predicted, true, distance):
+    assert hd95_per_region(masks([predicted]), masks([true]), spacing_mm=MM).tolist() == [distance]
+
+
+def test_lesions_found_missed_and_invented_are_counted():
+    shape = (60, 20, 20)
+    truth = boxes(shape, ((2, 5, 5), (7, 10, 10)), ((25, 5, 5), (30, 10, 10)))
+    prediction = boxes(shape, ((2, 5, 5), (7, 10, 7)), ((50, 5, 5), (55, 10, 10)))
+    scores = score_lesions(prediction, truth, spacing_mm=MM)
+    assert [scores[f"lesions_{kind}"] for kind in ("found", "missed", "invented")] == [1, 1, 1]
+    # Dice of the first: 2 * 108 / (108 + 216); nothing for the second; divided by two true and one invented
+    assert scores["lesion_dice"] == pytest.approx((2 * 108 / 324 + 0) / 3)
+    assert scores["lesion_f1"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+
+
+def test_specks_within_six_mm_are_one_lesion_and_farther_ones_are_two():
+    near = boxes((40, 20, 20), ((5, 5, 5), (9, 9, 9)), ((14, 5, 5), (18, 9, 9)))
+    far = boxes((40, 20, 20), ((5, 5, 5), (9, 9, 9)), ((24, 5, 5), (28, 9, 9)))
+    nothing = torch.zeros_like(near)
+    assert score_lesions(nothing, near, spacing_mm=MM)["lesions_missed"] == 1
+    assert score_lesions(nothing, far, spacing_mm=MM)["lesions_missed"] == 2
+    assert score_lesions(nothing, near, spacing_mm=(3.0, 3.0, 3.0))["lesions_missed"] == 2  # 12 mm apart
+
+
+def test_a_true_speck_of_50_cubic_mm_is_not_scored_and_finding_it_is_no_invention():
+    truth = boxes((20, 20, 20), ((5, 5, 5), (9, 9, 6)))  # 5 x 5 x 2 = 50
+    assert score_lesions(truth, truth, spacing_mm=MM)["lesion_dice"] == 1
+    assert score_lesions(torch.zeros_like(truth), truth, spacing_mm=MM)["lesions_missed"] == 0
+    assert score_lesions(truth, truth, spacing_mm=MM)["lesions_invented"] == 0
+
+
+def test_without_any_lesion_both_lesion_scores_are_one_and_an_invention_makes_them_zero():
+    nothing, speck = torch.zeros(9, 9, 9, dtype=torch.bool), boxes((9, 9, 9), ((4, 4, 4), (4, 4, 4)))
+    assert score_lesions(nothing, nothing, spacing_mm=MM)["lesion_f1"] == 1
+    scores = score_lesions(speck, nothing, spacing_mm=MM)
+    assert (scores["lesion_dice"], scores["lesion_f1"], scores["lesions_invented"]) == (0, 0, 1)
+
+
+def test_volumes_are_in_ml_and_errors_are_signed():
+    truth = masks([1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0])
+    row = score_row("a", masks([1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]), truth, spacing_mm=(10.0, 10.0, 10.0))
+    assert [row[f"volume_ml_{name}"] for name in ("TC", "WT", "ET")] == [3, 3, 3]
+    assert [row[f"volume_error_ml_{name}"] for name in ("TC", "WT", "ET")] == [-2, 1, 0]

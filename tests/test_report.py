@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from brats_utils.labels import REGIONS
-from brats_utils.metrics import score_row, summarise_dice
+from brats_utils.metrics import score_row, summarise_scores
 from brats_utils.report import ReportCase, build_report, show_report
 
 HISTORY = pd.DataFrame(
@@ -33,7 +33,7 @@ def make_case(case_id="CASE_1", shape=(20, 24, 16), **changes):
 
 
 def build(path, cases, **changes):
-    rows = [score_row(case.case_id, case.prediction, case.truth) for case in cases]
+    rows = [score_row(case.case_id, case.prediction, case.truth, spacing_mm=case.spacing_mm) for case in cases]
     rows.append(
         {"case_id": "BEST", **{f"dice_{r.name}": 0.9 for r in REGIONS}, **{f"has_{r.name}": True for r in REGIONS}}
     )
@@ -41,7 +41,7 @@ def build(path, cases, **changes):
         "title": "A run",
         "facts": ["2 test cases"],
         "scores": pd.DataFrame(rows),
-        "summary": summarise_dice(rows),
+        "summary": summarise_scores(rows),
     }
     return build_report(path, **(content | {"cases": cases, "history": HISTORY} | changes))
 

@@ -1,0 +1,120 @@
+"""Segmenting own scans: one patient, or a folder of them where one bad patient does not stop the rest."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from brats_utils.inference import Predictor, predict_scan, save_volume
+from brats_utils.paths import display_path, replacing, write_text
+from brats_utils.plots import plot_prediction, render_png
+from brats_utils.scans import ScanError, ScanFiles, find_patients, read_scan
+from brats_utils.views import turn_to_ras
+
+DISCLAIMER = "Not for clinical use."
+
+
+def predict_patient(
+    predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, resample: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Segment one patient and write everything in the geometry of the first scan.
+
+    Writes `segmentation.nii.gz` (integer labels), `regions.nii.gz` (masks TC, WT, ET as a fourth axis),
+    `probabilities.nii.gz` (the same axis; 8 bits, so in steps of 1/255), `uncertainty.nii.gz` (their spread, only with
+    flips or several networks), `preview.png` and, last, `prediction.json`: volumes in mL, warnings, settings.
+
+    Args:
+        predictor: networks and settings.
+        files: what `scans.read_scan` takes.
+        out_dir: folder for the patient's files.
+        name: of the patient, for the picture.
+        resample: bring scans on different grids to that of the first.
+        overwrite: replace an earlier prediction.
+
+    Returns:
+        The content of `prediction.json`.
+
+    Raises:
+        ScanError: see `read_scan`; or `out_dir` holds a prediction already.
+    """
+    if (out_dir / "prediction.json").exists() and not overwrite:
+        raise ScanError(
+            f"{display_path(out_dir)}: found an earlier prediction, expected none. Choose another folder, or `--overwrite`."
+        )
+    scan = read_scan(files, resample=resample)
+    prediction = predict_scan(predictor, scan)
+    (out_dir / "prediction.json").unlink(missing_ok=True)  # it says that the rest is whole
+    volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
+    volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
+    if prediction.spread is not None:
+        volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
+    for kind, (volume, slope) in volumes.items():
+        save_volume(volume.byte(), out_dir / f"{kind}.nii.gz", like=scan.reference, slope=slope)
+    image, regions = (turn_to_ras(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
+    with replacing(out_dir / "preview.png") as temporary:
+        temporary.write_bytes(render_png(plot_prediction(image, regions, title=name)))
+    expected = {key: None if math.isnan(score) else round(score, 3) for key, score in prediction.expected_dice.items()}
+    content = {
+        "patient": name,
+        "volumes_ml": {region: round(volume, 3) for region, volume in prediction.volumes_ml.items()},
+        "expected_dice": expected,
+        "warnings": list(scan.warnings),
+        "labels": {str(value): tissue for value, tissue in predictor.schema.tissues.items()},
+        "label_schema": predictor.schema.name,
+        "networks": len(predictor.models),
+        "flips": predictor.flips,
+        "spacing_mm": predictor.spacing_mm,
+        "note": DISCLAIMER,
+    }
+    write_text(out_dir / "prediction.json", json.dumps(content, indent=1))
+    return content
+
+
+def predict_patients(
+    predictor: Predictor, folder: Path, out_dir: Path, *, resample: bool = False, overwrite: bool = False
+) -> pd.DataFrame:
+    """Segment every patient of a folder; a patient that cannot be predicted is listed with the reason.
+
+    Args:
+        predictor: networks and settings.
+        folder: see `scans.find_patients`.
+        out_dir: gets a folder a patient, and `patients.csv`.
+        resample: bring scans on different grids to that of the first.
+        overwrite: replace earlier predictions.
+
+    Returns:
+        A row a patient: `patient`, `status` (ok, warning or failed), `reason`, `<region>_ml`, `expected_dice`.
+    """
+    rows = []
+    for name, files in tqdm(find_patients(folder).items(), desc="Patients", unit="patient"):
+        try:
+            content = predict_patient(
+                predictor, files, out_dir / name, name=name, resample=resample, overwrite=overwrite
+            )
+        except (ValueError, OSError, RuntimeError) as error:
+            rows.append({"patient": name, "status": "failed", "reason": str(error)})
+            continue
+        volumes = {f"{region}_ml": volume for region, volume in content["volumes_ml"].items()}
+        status, reason = "warning" if content["warnings"] else "ok", " ".join(content["warnings"])
+        rows.append(
+            {
+                "patient": name,
+                "status": status,
+                **volumes,
+                "reason": reason,
+                "expected_dice": content["expected_dice"]["mean"],
+            }
+        )
+    table = pd.DataFrame(rows, columns=["patient", "status", "TC_ml", "WT_ml", "ET_ml", "expected_dice", "reason"])
+    with replacing(out_dir / "patients.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    return table
+
+
+def _last(volume: torch.Tensor) -> torch.Tensor:
+    """(3, X, Y, Z) to NIfTI's order, (X, Y, Z, 3)."""
+    return volume.movedim(0, -1)

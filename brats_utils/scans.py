@@ -1,0 +1,314 @@
+"""A patient's scans: found on disk, read, and checked before a network sees them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
+from nibabel.filebasedimages import ImageFileError
+
+from brats_utils.labels import CHANNELS
+from brats_utils.paths import display_path
+
+ScanFiles = Path | Sequence[Path]
+"""One 4D NIfTI, or four 3D ones in the order of `CHANNELS`."""
+
+FILE_NAMES = {
+    "FLAIR": ("flair", "t2f"),
+    "T1w": ("t1", "t1w", "t1n"),
+    "T1gd": ("t1gd", "t1ce", "t1c"),
+    "T2w": ("t2", "t2w"),
+}
+"""Last words of file names, as in `BraTS2021_00000_t1ce.nii.gz`. Source: the releases of BraTS 2021 and 2023."""
+
+BRAIN_ML = (700, 2300)
+"""Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
+
+
+class ScanError(ValueError):
+    """Scans that cannot be predicted on, with what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One patient's scans, read and checked.
+
+    Attributes:
+        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`.
+        reference: the file whose grid that is.
+        warnings: what looks wrong but does not forbid a prediction, one sentence each.
+    """
+
+    image: MetaTensor
+    reference: Path
+    warnings: tuple[str, ...]
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Size of a voxel along each axis of the files' grid."""
+        return tuple(float(size) for size in self.image.pixdim)
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """A patient's scans with a label to score against.
+
+    Attributes:
+        case_id: name of the patient.
+        image: what `read_scan` takes.
+        label: integer labels on the scans' grid.
+    """
+
+    case_id: str
+    image: ScanFiles
+    label: Path
+
+
+def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
+    """Read one patient's scans and check all that is known to go wrong.
+
+    Args:
+        files: one 4D NIfTI, or four 3D ones in the order of `CHANNELS`.
+        resample: bring files on different grids to that of the first, instead of refusing them.
+
+    Raises:
+        ScanError: a file that is missing, damaged or no NIfTI; too many or too few channels; voxels that are NaN,
+            infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`.
+    """
+    paths = [files] if isinstance(files, Path) else list(files)
+    if len(paths) not in (1, len(CHANNELS)):
+        raise ScanError(f"Found {len(paths)} files, expected one 4D file or {len(CHANNELS)}: {', '.join(CHANNELS)}.")
+    volumes: list[MetaTensor] = []
+    notes: list[str] = []
+    for path in paths:
+        source, values = _read_file(path)
+        channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
+        expected = len(CHANNELS) // len(paths)
+        if values.ndim not in (3, 4) or len(channels) != expected:
+            raise ScanError(
+                f"{display_path(path)}: found {len(channels)} channels in shape {values.shape}, expected {expected}. "
+                f"Give one 4D file with {len(CHANNELS)} channels ({', '.join(CHANNELS)}), or one 3D file for each."
+            )
+        names = CHANNELS if len(paths) == 1 else [CHANNELS[paths.index(path)]]
+        for name, channel in zip(names, channels, strict=True):
+            _check_voxels(channel, f"{display_path(path)}: {name}")
+            notes += _find_saturation(channel, name)
+        if not (source.header["qform_code"] or source.header["sform_code"]):
+            notes.append(f"{display_path(path)}: the header gives no orientation; left and right may be swapped.")
+        volumes.append(MetaTensor(torch.from_numpy(channels.astype(np.float32)), affine=source.affine))
+    image = _stack(volumes, paths, resample=resample)
+    return Scan(image, paths[0], tuple(dict.fromkeys([*notes, *_find_doubts(image)])))
+
+
+def find_tissue(image: torch.Tensor) -> torch.Tensor:
+    """Tell the brain from air, which is exactly 0 in every channel: (C, X, Y, Z) to (X, Y, Z) bool."""
+    return torch.from_numpy(np.logical_or.reduce(image.numpy() != 0))  # many times faster than torch's any
+
+
+def find_patients(folder: Path) -> dict[str, ScanFiles]:
+    """List the patients of a folder: each a sub-folder with four scans, or a single 4D file.
+
+    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. What is missing or double is
+    left to `read_scan` to refuse, so that one bad patient does not hide the others.
+
+    Args:
+        folder: of sub-folders, of 4D files, or the folder of one patient.
+
+    Returns:
+        Files by patient, sorted by name.
+
+    Raises:
+        ScanError: if there are neither sub-folders nor NIfTI files.
+    """
+    if not folder.is_dir():
+        raise ScanError(f"{display_path(folder)}: not found, or no folder. Expected a folder of patients.")
+    if any(_files_of(folder, channel) for channel in CHANNELS):
+        return {folder.resolve().name: _scans_of(folder)}
+    patients: dict[str, ScanFiles] = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            patients[entry.name] = _scans_of(entry)
+        elif entry.name.endswith((".nii", ".nii.gz")):
+            patients[_stem(entry)] = entry
+    if not patients:
+        raise ScanError(
+            f"{display_path(folder)}: found no patient, expected sub-folders with four scans each "
+            f"(names ending in {', '.join(words[0] for words in FILE_NAMES.values())}) or 4D NIfTI files."
+        )
+    return patients
+
+
+def find_labelled_patients(folder: Path) -> list[LabelledScan]:
+    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside four scans.
+
+    Raises:
+        ScanError: if no patient has one.
+    """
+    found = []
+    for name, files in find_patients(folder).items():
+        home = files.parent if isinstance(files, Path) else files[0].parent
+        labels = [path for path in sorted(home.glob("*.nii*")) if "seg" in re.split(r"[^a-z]+", _stem(path).lower())]
+        if not isinstance(files, Path) and len(labels) == 1:
+            found.append(LabelledScan(name, files, labels[0]))
+    if not found:
+        raise ScanError(
+            f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
+            "a patient with four scans and one file with `seg` in its name."
+        )
+    return found
+
+
+def _scans_of(folder: Path) -> ScanFiles:
+    """The four scans of a patient's folder; a single other NIfTI is taken for a 4D file."""
+    found = [_files_of(folder, channel) for channel in CHANNELS]
+    if not any(found):
+        volumes = sorted(path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+        return volumes[0] if len(volumes) == 1 else volumes
+    missing = [channel for channel, paths in zip(CHANNELS, found, strict=True) if not paths]
+    return [*(path for paths in found for path in paths), *(folder / f"{_word(name)}.nii.gz" for name in missing)]
+
+
+def _word(channel: str) -> str:
+    return FILE_NAMES[channel][0]
+
+
+def _files_of(folder: Path, channel: str) -> list[Path]:
+    return sorted(path for path in folder.glob("*.nii*") if _last_word(path) in FILE_NAMES[channel])
+
+
+def _last_word(path: Path) -> str:
+    return re.split(r"[^a-z0-9]", _stem(path).lower())[-1]
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _read_file(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    name = display_path(path)
+    if not path.is_file():
+        raise ScanError(f"{name}: not found. Expected a NIfTI file; check the name and the folder.")
+    try:
+        source = nib.load(path)
+        values = np.asanyarray(source.dataobj)
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
+        raise ScanError(f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again.") from None
+    if values.dtype.kind not in "iuf":
+        raise ScanError(f"{name}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale.")
+    return source, values
+
+
+def _check_voxels(channel: np.ndarray, name: str) -> None:
+    if not np.isfinite(channel).all():
+        raise ScanError(f"{name}: found NaN or infinite voxels, expected numbers. Export it again or set them to 0.")
+    if channel.min() == channel.max():
+        raise ScanError(f"{name} holds one value everywhere ({channel.min():g}). Check that the scan is there.")
+
+
+def _find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
+    highest = channel.max()
+    share = float((channel == highest).mean() / max((channel != 0).mean(), 1e-9))
+    if share > 0.001:
+        yield (
+            f"{name}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner or "
+            "in a conversion. Bright tissue has lost its contrast."
+        )
+
+
+def _stack(volumes: list[MetaTensor], paths: list[Path], *, resample: bool) -> MetaTensor:
+    """Put the channels on one grid: (4, X, Y, Z)."""
+    first = volumes[0]
+    for index, (volume, path) in enumerate(zip(volumes, paths, strict=True)):
+        if volume.shape[1:] == first.shape[1:] and torch.allclose(volume.affine, first.affine, atol=1e-3):
+            continue
+        if not resample:
+            raise ScanError(
+                f"{display_path(path)}: found a grid of {tuple(volume.shape[1:])} with another position or size than "
+                f"{display_path(paths[0])} ({tuple(first.shape[1:])}). Resample all scans to one grid first, or let "
+                "`--resample` do it; either way the scans must lie on each other."
+            )
+        volumes[index] = MetaTensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first), affine=first.affine)
+    image = first if len(volumes) == 1 else MetaTensor(torch.cat([v.as_tensor() for v in volumes]), affine=first.affine)
+    for one in range(len(CHANNELS)):
+        for other in range(one):
+            if torch.equal(image[one], image[other]):
+                raise ScanError(
+                    f"Found the same voxels in {CHANNELS[other]} and {CHANNELS[one]}, expected two scans. "
+                    "Check the file names."
+                )
+    return image
+
+
+def _find_doubts(image: MetaTensor) -> Iterator[str]:
+    """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence."""
+    values = image.as_tensor().numpy()
+    counts = zip(CHANNELS, (int(np.count_nonzero(channel < 0)) for channel in values), strict=True)
+    negative = {channel: count for channel, count in counts if count}
+    if negative:
+        listed = ", ".join(f"{channel} {count}" for channel, count in negative.items())
+        yield f"Found negative values ({listed} voxels). They are kept; only exact zeros count as air."
+    spacing = [float(size) for size in image.pixdim]
+    if max(spacing) > 3:
+        yield f"Found voxels of {' x '.join(f'{s:g}' for s in spacing)} mm. Thin lesions are lost in slices over 3 mm."
+    tissue = values != 0
+    brain = int(np.count_nonzero(np.logical_or.reduce(tissue)))
+    volume = brain * float(np.prod(spacing)) / 1000
+    if volume > BRAIN_ML[1]:
+        yield (
+            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Is the "
+            "skull still there? Strip it first, for instance with HD-BET or SynthStrip."
+        )
+    elif volume < BRAIN_ML[0]:
+        yield (
+            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Either "
+            "most of it was not scanned, or the voxel size in the header is wrong."
+        )
+    for index, channel in enumerate(CHANNELS):
+        cut = 1 - int(np.count_nonzero(tissue[index])) / brain
+        if cut > 0.02:
+            yield f"{channel}: {100 * cut:.0f}% of the brain are 0 here but not in other channels; its view is cut."
+    yield from _find_swaps(values, np.logical_and.reduce(tissue))
+
+
+def _find_swaps(values: np.ndarray, brain: np.ndarray) -> Iterator[str]:
+    """Warn where intensities contradict the order of the channels. Limits: see docs/inference.md."""
+    step = max(1, round((np.count_nonzero(brain) / 300_000) ** (1 / 3)))
+    sample = values[:, ::step, ::step, ::step][:, brain[::step, ::step, ::step]].astype(float)
+    if sample.shape[1] < 1000 or (sample.std(axis=1) == 0).any():
+        return
+    z = (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
+    flair, t1, t1gd, t2 = range(4)
+    alike = np.corrcoef(z)
+    partner = max((flair, t1, t2), key=lambda channel: alike[t1gd, channel])
+    watery = max((flair, t1, t1gd), key=lambda channel: alike[t2, channel])
+    fluid = np.median(z[:, z[t1] < np.percentile(z[t1], 8)], axis=1)
+    brightest = int(np.argmax(fluid))
+    difference = z[t1gd] - z[t1]
+    skewness = float((((difference - difference.mean()) / difference.std()) ** 3).mean())
+    if alike[t1gd, partner] > alike[t1gd, t1] + 0.15:
+        yield (
+            f"T1gd resembles {CHANNELS[partner]} (correlation {alike[t1gd, partner]:.2f}) more than T1w "
+            f"({alike[t1gd, t1]:.2f}), expected the reverse. Check the order of the channels."
+        )
+    elif alike[t2, watery] > alike[t2, flair] + 0.1:
+        yield (
+            f"T2w resembles {CHANNELS[watery]} (correlation {alike[t2, watery]:.2f}) more than FLAIR "
+            f"({alike[t2, flair]:.2f}), expected the reverse. Check the order of the channels."
+        )
+    elif brightest != t2:
+        yield (
+            f"Fluid, the darkest of T1w, is brightest in {CHANNELS[brightest]} (z {fluid[brightest]:+.1f}, T2w "
+            f"{fluid[t2]:+.1f}), expected in T2w. Are {CHANNELS[brightest]} and T2w swapped?"
+        )
+    elif skewness < -0.5:
+        yield (
+            f"T1w has bright spots that T1gd lacks (skewness of T1gd - T1w {skewness:+.1f}), expected the reverse: "
+            "contrast agent only brightens. Are T1w and T1gd swapped?"
+        )

@@ -1,0 +1,70 @@
+"""A network that was handed over runs without this package and gives the same labels."""
+
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from brats_utils.bundle import export_bundle, write_model_card
+from brats_utils.inference import Predictor, predict_scan
+from brats_utils.labels import MSD
+from brats_utils.model import CheckpointError, load_checkpoint
+
+RUN = """
+import sys, monai.bundle
+sys.modules["brats_utils"] = None  # importing it would fail
+config_file, bundle_root, image, output_dir = sys.argv[1:]
+monai.bundle.run(config_file=config_file, bundle_root=bundle_root, image=image, output_dir=output_dir)
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle_dir(checkpoint, tmp_path_factory):
+    return export_bundle(load_checkpoint(checkpoint), tmp_path_factory.mktemp("bundle") / "model")
+
+
+def test_bundle_gives_the_labels_of_our_own_prediction(bundle_dir, checkpoint, phantom_dir, tmp_path):
+    scan = phantom_dir / "imagesTr/PHANTOM_002.nii.gz"
+    oblique = nib.load(scan).as_reoriented(nib.orientations.axcodes2ornt("LPS"))
+    nib.save(oblique, tmp_path / "scan.nii.gz")
+    arguments = [bundle_dir / "configs/inference.json", bundle_dir, tmp_path / "scan.nii.gz", tmp_path / "out"]
+    subprocess.run([sys.executable, "-c", RUN, *map(str, arguments)], check=True, capture_output=True)
+    theirs = nib.load(tmp_path / "out/scan_seg.nii.gz")
+    content = load_checkpoint(checkpoint)
+    predictor = Predictor((content.build_model(),), 4.0, (32, 32, 32), MSD)
+    ours = predict_scan(predictor, tmp_path / "scan.nii.gz").labels.numpy()
+    assert np.allclose(theirs.affine, oblique.affine)
+    assert len(np.unique(ours)) > 1, "nothing predicted, so nothing compared"
+    assert np.array_equal(np.asanyarray(theirs.dataobj).squeeze(), ours)
+
+
+def test_bundle_has_what_the_specification_asks_for(bundle_dir):
+    assert torch.load(bundle_dir / "models/model.pt", weights_only=True)
+    metadata = json.loads((bundle_dir / "configs/metadata.json").read_text())
+    required = {
+        "version",
+        "changelog",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+    }
+    assert required | {"task", "description", "authors", "copyright", "network_data_format"} <= set(metadata)
+    assert (bundle_dir / "LICENSE").is_file()
+
+
+def test_model_card_says_what_must_not_be_done_and_where_scores_come_from(bundle_dir, checkpoint):
+    assert "Not for clinical use" in (bundle_dir / "docs/README.md").read_text()
+    scores = {"WT": {"dice": 0.5, "low": 0.25, "high": 0.75, "cases": 3}}
+    card = write_model_card(load_checkpoint(checkpoint), metrics={"test": scores})
+    assert "| WT | 0.500 | 0.250 to 0.750 | 3 |" in card
+    assert "Test scores were not given" in write_model_card(load_checkpoint(checkpoint))
+
+
+def test_a_folder_with_files_is_not_overwritten(bundle_dir, checkpoint):
+    with pytest.raises(CheckpointError, match="found files there"):
+        export_bundle(load_checkpoint(checkpoint), bundle_dir)

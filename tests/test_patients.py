@@ -1,0 +1,73 @@
+"""From a patient's files to everything that is written about them."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from brats_utils.inference import build_predictor
+from brats_utils.model import load_checkpoint
+from brats_utils.patients import predict_patient, predict_patients
+from brats_utils.scans import ScanError
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint):
+    return build_predictor([load_checkpoint(checkpoint)], flips=True)
+
+
+@pytest.fixture(scope="module")
+def result(predictor, phantom_dir, tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("patient") / "out"
+    scan = phantom_dir / "imagesTr/PHANTOM_001.nii.gz"
+    return out_dir, scan, predict_patient(predictor, scan, out_dir, name="one")
+
+
+def test_every_volume_lies_on_the_scan(result):
+    out_dir, scan, _ = result
+    shapes = {path.name: nib.load(path).shape for path in out_dir.glob("*.nii.gz")}
+    grid = nib.load(scan).shape[:3]
+    three = dict.fromkeys(("regions.nii.gz", "probabilities.nii.gz", "uncertainty.nii.gz"), (*grid, 3))
+    assert shapes == {"segmentation.nii.gz": grid} | three
+    assert all(np.array_equal(nib.load(path).affine, nib.load(scan).affine) for path in out_dir.glob("*.nii.gz"))
+
+
+def test_probabilities_regions_and_labels_tell_the_same_story(result):
+    out_dir, _, content = result
+    labels, regions, probabilities = (
+        nib.load(out_dir / f"{name}.nii.gz").get_fdata() for name in ("segmentation", "regions", "probabilities")
+    )
+    assert 0 <= probabilities.min() <= probabilities.max() <= 1
+    assert np.array_equal(regions[..., 1] > 0, labels > 0)
+    assert (probabilities[regions[..., 1] > 0].max(axis=-1) > 0.5 - 1 / 255).all()
+    assert content["volumes_ml"]["WT"] == pytest.approx((labels > 0).sum() * 4**3 / 1000, abs=1e-3)
+
+
+def test_what_was_written_can_be_read_by_a_machine_and_by_a_person(result):
+    out_dir, _, content = result
+    assert json.loads((out_dir / "prediction.json").read_text()) == content
+    assert content["note"] == "Not for clinical use."
+    assert Image.open(out_dir / "preview.png").width > 1000
+
+
+def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):
+    out_dir, scan, content = result
+    with pytest.raises(ScanError, match="found an earlier prediction"):
+        predict_patient(predictor, scan, out_dir, name="two")
+    assert json.loads((out_dir / "prediction.json").read_text()) == content
+
+
+def test_one_bad_patient_does_not_stop_the_rest(predictor, phantom_dir, tmp_path):
+    folder = tmp_path / "patients"
+    folder.mkdir()
+    for name in ("PHANTOM_001", "PHANTOM_002"):
+        (folder / f"{name}.nii.gz").symlink_to(phantom_dir / f"imagesTr/{name}.nii.gz")
+    (folder / "BROKEN.nii.gz").write_bytes((phantom_dir / "imagesTr/PHANTOM_003.nii.gz").read_bytes()[:20000])
+    table = predict_patients(predictor, folder, tmp_path / "out").set_index("patient")
+    assert table["status"].eq("failed").to_dict() == {"BROKEN": True, "PHANTOM_001": False, "PHANTOM_002": False}
+    assert "cannot be read" in table.loc["BROKEN", "reason"]
+    assert pd.read_csv(tmp_path / "out/patients.csv")["patient"].tolist() == list(table.index)
+    assert not (tmp_path / "out/BROKEN").exists()
