@@ -1,4 +1,4 @@
-"""`python -m benchmarks [loading steps waiting tables inference scaling quality]`; all of them by default."""
+"""`python -m benchmarks [loading steps waiting tables inference scaling quality]`; all of them by default. `labels` reads a finished run."""
 
 import importlib
 import sys

@@ -19,7 +19,7 @@ from brats_utils.plots import plot_calibration, plot_comparison, plot_scores, re
 from brats_utils.report import ReportCase, build_report
 from brats_utils.scans import LabelledScan, read_scan
 from brats_utils.uncertainty import calibration_error, count_calibration
-from brats_utils.views import turn_to_ras
+from brats_utils.views import turn_volume
 
 AnyCase = Case | LabelledScan
 
@@ -117,7 +117,7 @@ def view_case(
     scan = read_scan(case.image)
     truth = load_truth(case, schema=truth_schema or schema)
     predicted = load_truth(LabelledScan(case.case_id, case.image, prediction_path(out_dir, case)), schema=schema)
-    image, truth, predicted = (turn_to_ras(volume, scan.image.affine) for volume in (scan.image, truth, predicted))
+    image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in (scan.image, truth, predicted))
     width, depth, height = nib.as_closest_canonical(nib.load(_reference(case))).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 

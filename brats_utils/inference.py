@@ -16,11 +16,12 @@ from torch import nn
 
 from brats_utils.config import SIZE_DIVISOR
 from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
-from brats_utils.model import Checkpoint, CheckpointError, choose_device, choose_precision
+from brats_utils.model import Checkpoint, CheckpointError, choose_device, choose_precision, speed_up_inference
 from brats_utils.paths import replacing
 from brats_utils.scans import Scan, ScanFiles, find_tissue, read_scan
 from brats_utils.transforms import build_preprocessing
 from brats_utils.uncertainty import expected_dice
+from brats_utils.views import turn_volume
 
 MIN_ENHANCING_ML = 1.0
 """Less enhancing tumour than this in a whole scan is taken for noise and becomes non-enhancing core.
@@ -116,6 +117,8 @@ def build_predictor(
         )
     (spacing_mm, roi_size, schema_name), device = needed[0], choose_device()
     models = tuple(checkpoint.build_model().to(device) for checkpoint in checkpoints)
+    if device.type == "cpu":
+        models = tuple(speed_up_inference(model) for model in models)
     return Predictor(models, spacing_mm, roi_size, schema or SCHEMAS[schema_name], choose_precision(device), flips)
 
 
@@ -198,6 +201,15 @@ def predict_scan(predictor: Predictor, scan: Scan | ScanFiles) -> Prediction:
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:
     """Bring (3, x, y, z) values of the model's grid to (3, X, Y, Z) of the scan's, 0 outside."""
+    to_scan = np.linalg.inv(np.asarray(original.affine)) @ np.asarray(prepared.affine)
+    same_size = np.allclose(np.abs(to_scan[:3, :3]).sum(axis=0), 1, atol=1e-3)
+    if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and turned only: move whole voxels
+        turned = turn_volume(volume, to_scan)
+        corners = to_scan @ np.array([[0, 0, 0, 1], [*(size - 1 for size in volume.shape[1:]), 1]]).T
+        start = corners[:3].min(axis=1).round().astype(int)
+        pasted = torch.zeros(len(volume), *original.shape[1:])
+        pasted[:, *(slice(at, at + size) for at, size in zip(start, turned.shape[1:], strict=True))] = turned
+        return pasted
     resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
     return torch.Tensor(resample(MetaTensor(volume, affine=prepared.affine), img_dst=original))
 

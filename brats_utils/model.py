@@ -145,6 +145,43 @@ def choose_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if seconds[torch.float32] > 1.3 * seconds[torch.bfloat16] else torch.float32
 
 
+class SlicewiseGroupNorm(nn.Module):
+    """Group norm for inference in channels-last memory, with the statistics of each slice averaged in double precision.
+
+    Convolutions on a CPU are a third faster in that layout. PyTorch's own group norm then sums a whole volume in single
+    precision: 6.6e-3 off on 16 x 144 x 176 x 152 normal numbers, against 1e-6 in the usual layout (torch 2.13.0, CPU).
+
+    Args:
+        norm: the layer to take over, with its weights.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Normalise (1, C, X, Y, Z) of any float dtype."""
+        norm, (_, channels, depth, height, width) = self.norm, image.shape
+        slices = image[0].permute(1, 0, 2, 3).contiguous(memory_format=torch.channels_last)  # (X, C, Y, Z), no copy
+        size, groups = height * width, norm.num_groups
+        _, mean, rstd = torch.native_group_norm(slices, None, None, depth, channels, size, groups, norm.eps)
+        mean, power = mean.double(), rstd.double() ** -2 - norm.eps + mean.double() ** 2
+        center = mean.mean(0)
+        scale = (power.mean(0) - center**2 + norm.eps).rsqrt().repeat_interleave(channels // groups) * norm.weight
+        shift = norm.bias - center.repeat_interleave(channels // groups) * scale
+        scale, shift = (value.to(image.dtype).view(1, -1, 1, 1, 1) for value in (scale, shift))
+        return torch.addcmul(shift, image, scale)
+
+
+def speed_up_inference(model: SegResNet) -> SegResNet:
+    """Prepare a network for prediction of one image at a time on a CPU: channels-last memory, `SlicewiseGroupNorm`."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.GroupNorm) and not isinstance(module, SlicewiseGroupNorm):
+                setattr(module, name, SlicewiseGroupNorm(child))
+    return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a training leaves behind: enough to rebuild the model and to go on.

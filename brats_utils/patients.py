@@ -13,7 +13,7 @@ from brats_utils.inference import Predictor, predict_scan, save_volume
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_prediction, render_png
 from brats_utils.scans import ScanError, ScanFiles, find_patients, read_scan
-from brats_utils.views import turn_to_ras
+from brats_utils.views import turn_volume
 
 DISCLAIMER = "Not for clinical use."
 
@@ -54,7 +54,7 @@ def predict_patient(
         volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
     for kind, (volume, slope) in volumes.items():
         save_volume(volume.byte(), out_dir / f"{kind}.nii.gz", like=scan.reference, slope=slope)
-    image, regions = (turn_to_ras(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
+    image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
     with replacing(out_dir / "preview.png") as temporary:
         temporary.write_bytes(render_png(plot_prediction(image, regions, title=name)))
     expected = {key: None if math.isnan(score) else round(score, 3) for key, score in prediction.expected_dice.items()}

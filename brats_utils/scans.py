@@ -30,6 +30,10 @@ BRAIN_ML = (700, 2300)
 """Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
 
 
+MAX_SPACING_MM = 4.0
+"""Coarser voxels get a warning."""
+
+
 class ScanError(ValueError):
     """Scans that cannot be predicted on, with what was found and what to do."""
 
@@ -234,7 +238,8 @@ def _stack(volumes: list[MetaTensor], paths: list[Path], *, resample: bool) -> M
                 f"{display_path(paths[0])} ({tuple(first.shape[1:])}). Resample all scans to one grid first, or let "
                 "`--resample` do it; either way the scans must lie on each other."
             )
-        volumes[index] = MetaTensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first), affine=first.affine)
+        moved = torch.Tensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first))
+        volumes[index] = MetaTensor(moved, affine=first.affine)
     image = first if len(volumes) == 1 else MetaTensor(torch.cat([v.as_tensor() for v in volumes]), affine=first.affine)
     for one in range(len(CHANNELS)):
         for other in range(one):
@@ -255,8 +260,8 @@ def _find_doubts(image: MetaTensor) -> Iterator[str]:
         listed = ", ".join(f"{channel} {count}" for channel, count in negative.items())
         yield f"Found negative values ({listed} voxels). They are kept; only exact zeros count as air."
     spacing = [float(size) for size in image.pixdim]
-    if max(spacing) > 3:
-        yield f"Found voxels of {' x '.join(f'{s:g}' for s in spacing)} mm. Thin lesions are lost in slices over 3 mm."
+    if max(spacing) > MAX_SPACING_MM:
+        yield f"Found voxels of {' x '.join(f'{s:g}' for s in spacing)} mm. Small lesions are lost in slices over {MAX_SPACING_MM:g} mm."
     tissue = values != 0
     brain = int(np.count_nonzero(np.logical_or.reduce(tissue)))
     volume = brain * float(np.prod(spacing)) / 1000
@@ -288,7 +293,7 @@ def _find_swaps(values: np.ndarray, brain: np.ndarray) -> Iterator[str]:
     alike = np.corrcoef(z)
     partner = max((flair, t1, t2), key=lambda channel: alike[t1gd, channel])
     watery = max((flair, t1, t1gd), key=lambda channel: alike[t2, channel])
-    fluid = np.median(z[:, z[t1] < np.percentile(z[t1], 8)], axis=1)
+    fluid = np.median(z[:, z[t1] <= np.percentile(z[t1], 8)], axis=1)
     brightest = int(np.argmax(fluid))
     difference = z[t1gd] - z[t1]
     skewness = float((((difference - difference.mean()) / difference.std()) ** 3).mean())

@@ -96,12 +96,12 @@ def largest_slice(regions: torch.Tensor) -> int:
     return int(area.argmax()) if int(area.max()) > 0 else regions.shape[-1] // 2
 
 
-def turn_to_ras(volume: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
-    """Turn a volume by quarter turns and mirrors until its axes run right, anterior, superior, for pictures.
+def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Turn a volume by quarter turns and mirrors until its axes run as the target's: right, anterior, superior in mm.
 
     Args:
         volume: (C, X, Y, Z) of any dtype, on any grid.
-        affine: (4, 4), from voxels to mm.
+        affine: (4, 4), from voxels to mm, or to the voxels of a turned grid.
 
     Returns:
         (C, X, Y, Z), the same voxels in another order.

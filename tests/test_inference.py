@@ -47,7 +47,7 @@ def write_scan(folder, affine, *, shape=(24, 28, 20), name="scan.nii.gz"):
     image = np.zeros((*shape, 4), dtype=np.float32)
     image[3:-3, 3:-3, 3:-3] = 1 + np.random.default_rng(0).random((*(n - 6 for n in shape), 4))
     box = np.zeros(shape, dtype=bool)
-    box[5:12, 8:20, 4:10] = True
+    box[4:18, 5:23, 4:15] = True  # 1.4 mL and more in the smallest voxels used here
     image[box] = 20
     path = folder / name
     nib.save(nib.Nifti1Image(image, affine), path)
@@ -73,6 +73,13 @@ def test_prediction_lands_on_the_voxels_it_was_made_from(tmp_path, codes):
 def test_anisotropic_and_oblique_scans_keep_their_grid(tmp_path, spacing, rotation):
     path, box = write_scan(tmp_path, affine_of("LPS", spacing, rotation))
     found = predict_scan(predictor(), path).labels.numpy() == MSD.edema
+    assert 2 * (found & box).sum() / (found.sum() + box.sum()) > 0.8
+
+
+@pytest.mark.parametrize("spacing_mm", [0.5, 2.0])
+def test_a_network_of_other_voxel_size_predicts_on_the_scans_grid(tmp_path, spacing_mm):
+    path, box = write_scan(tmp_path, affine_of("LPS"))
+    found = predict_scan(predictor(spacing_mm=spacing_mm), path).labels.numpy() == MSD.edema
     assert 2 * (found & box).sum() / (found.sum() + box.sum()) > 0.8
 
 

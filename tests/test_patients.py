@@ -50,7 +50,8 @@ def test_what_was_written_can_be_read_by_a_machine_and_by_a_person(result):
     out_dir, _, content = result
     assert json.loads((out_dir / "prediction.json").read_text()) == content
     assert content["note"] == "Not for clinical use."
-    assert Image.open(out_dir / "preview.png").width > 1000
+    with Image.open(out_dir / "preview.png") as picture:
+        assert picture.width > 1000
 
 
 def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):

@@ -1,0 +1,61 @@
+"""What the label mix-up does to published numbers: the same predictions of notebook 04, scored with ET = 3 and ET = 2.
+
+Not part of `make bench`: it takes the predictions of a finished `make run`, and measures no time.
+"""
+
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from benchmarks.common import print_table
+from brats_utils.data import Case, load_cases, split_cases
+from brats_utils.evaluation import prediction_path
+from brats_utils.labels import MSD, REGIONS, LabelSchema, labels_to_regions
+from brats_utils.metrics import dice_per_region
+from brats_utils.model import load_checkpoint
+from brats_utils.paths import resolve_path
+
+SWAPPED = LabelSchema("swapped", edema=1, necrotic=3, enhancing=2)
+"""The widespread reading of MSD's labels: 2 is taken for the enhancing tumour."""
+
+
+def main(out_dir: str = "runs/tutorial") -> None:
+    """Score three ways: both right, both wrong as such tutorials do, and a right model in a wrong evaluation."""
+    folder = resolve_path(out_dir)
+    config = load_checkpoint(folder / "checkpoints" / "best.pt").config
+    cases = load_cases(resolve_path(config["dataset_dir"]), schema=MSD)
+    test = split_cases(cases, folder / "split.json", seed=config["seed"])["test"]
+    ways = {
+        "truth and prediction with ET = 3: right": (MSD, MSD),
+        "both with ET = 2: what such a tutorial reports": (SWAPPED, SWAPPED),
+        "prediction with 3, truth with 2: two groups compared": (MSD, SWAPPED),
+    }
+    rows = []
+    for name, (predicted, true) in ways.items():
+        scores = [_score(folder, case, predicted, true) for case in test]
+        means = torch.stack(scores).mean(0)
+        present = [float(dice[2]) for dice, case in zip(scores, test, strict=True) if _has_et(case)]
+        rows.append((name, *(f"{dice:.3f}" for dice in means), f"{np.mean(present):.3f}"))
+    header = [f"{len(test)} test cases", *(region.name for region in REGIONS), "ET where truly present"]
+    print_table("The same predictions, three ways to score them", header, rows)
+
+
+def _score(folder: Path, case: Case, predicted: LabelSchema, true: LabelSchema) -> torch.Tensor:
+    files = {prediction_path(folder, case): predicted, case.label: true}
+    volumes = [labels_to_regions(_read(path), schema) for path, schema in files.items()]
+    return dice_per_region(*volumes)
+
+
+def _has_et(case: Case) -> bool:
+    return bool((_read(case.label) == MSD.enhancing).any())
+
+
+def _read(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.asanyarray(nib.load(path).dataobj).astype(np.uint8))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
