@@ -14,7 +14,6 @@ from monai.transforms import ResampleToMatch
 from scipy import ndimage
 from torch import nn
 
-from brats_utils.config import SIZE_DIVISOR
 from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
 from brats_utils.model import Checkpoint, CheckpointError, choose_device, choose_precision, speed_up_inference
 from brats_utils.paths import replacing
@@ -132,15 +131,13 @@ def predict_logits(
     Args:
         model: network in evaluation mode.
         image: (B, 4, X, Y, Z) float32, z-scored, on the model's device.
-        roi_size: window in voxels; one that is larger than the volume means a single pass.
+        roi_size: window in voxels; one that is larger than the volume means a single, padded pass.
         precision: dtype for autocast; float32 means none.
 
     Returns:
         (B, 3, X, Y, Z) float32 logits; above 0 means a probability above .5.
     """
     overlap = 0.25 if image.device.type == "cpu" else 0.5
-    fitting = [-(-size // SIZE_DIVISOR) * SIZE_DIVISOR for size in image.shape[2:]]  # no network time for padding
-    roi_size = tuple(min(pair) for pair in zip(roi_size, fitting, strict=True))  # type: ignore[assignment]
     with torch.inference_mode(), torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
         logits: torch.Tensor = sliding_window_inference(  # type: ignore[assignment]  # one output, so no tuple
             image, roi_size, sw_batch_size=1, predictor=model, overlap=overlap, mode="gaussian"
