@@ -8,15 +8,24 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 """Relative paths in settings start here, so that Jupyter, papermill and nbmake agree on them."""
 
+DRIVE_PREFIX = "drive:"
+
 
 def resolve_path(path: str | Path) -> Path:
-    """Anchor a relative path on the repository root; leave an absolute one, or `~`, as it is."""
+    """Anchor a relative path on the repository root; leave an absolute one, or `~`, as it is.
+
+    In Colab `drive:folder` is a folder of Google Drive, which is mounted when it is first asked for.
+    """
+    if str(path).startswith(DRIVE_PREFIX):
+        from brats_utils.colab import mount_drive
+
+        return mount_drive(str(path).removeprefix(DRIVE_PREFIX))
     return REPOSITORY / Path(path).expanduser()
 
 
 def display_path(path: str | Path) -> str:
     """The shortest honest name of a path, for printing: executed notebooks must not name machines."""
-    resolved = resolve_path(path)
+    resolved = REPOSITORY / Path(path).expanduser()
     return str(resolved.relative_to(REPOSITORY)) if resolved.is_relative_to(REPOSITORY) else str(path)
 
 

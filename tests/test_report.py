@@ -33,10 +33,9 @@ def make_case(case_id="CASE_1", shape=(20, 24, 16), **changes):
 
 
 def build(path, cases, **changes):
-    rows = [score_row(case.case_id, case.prediction, case.truth, spacing_mm=case.spacing_mm) for case in cases]
-    rows.append(
-        {"case_id": "BEST", **{f"dice_{r.name}": 0.9 for r in REGIONS}, **{f"has_{r.name}": True for r in REGIONS}}
-    )
+    scored = [*cases, make_case("BEST")]
+    rows = [score_row(case.case_id, case.prediction, case.truth, spacing_mm=case.spacing_mm) for case in scored]
+    rows[-1] |= {f"dice_{r.name}": 0.9 for r in REGIONS}
     content = {
         "title": "A run",
         "facts": ["2 test cases"],
@@ -239,6 +238,18 @@ def test_case_opens_from_the_table_and_by_key(page):
     page.wait_for_selector('body[data-ready="CASE_2"]')
     page.keyboard.press("n")
     page.wait_for_selector('body[data-ready="CASE_1"]')
+
+
+def test_figures_are_shown_under_their_titles(tmp_path, browser):
+    pixel = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(pixel, "PNG")
+    path = build(tmp_path / "a.html", [make_case()], figures={"Spread of the scores": pixel.getvalue()})
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    picture = page.locator("#figures img")
+    assert page.locator("#figures h2").inner_text() == "Spread of the scores"
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [8, 4]
+    page.close()
 
 
 def test_page_without_cases_or_history_still_shows_the_scores(browser, tmp_path):
