@@ -9,6 +9,7 @@ import torch
 IN_COLAB = "google.colab" in sys.modules
 DRIVE = Path("/content/drive")
 SMALL_GPU_GB = 24
+GPU_PRESETS = ("colab", "full", "classic")
 
 
 def read_secret(name: str = "WANDB_API_KEY") -> None:
@@ -50,6 +51,10 @@ def choose_preset(preset: str) -> str:
     large is downloaded and nothing long is started unasked.
     """
     if preset != "auto":
+        if preset in GPU_PRESETS and not torch.cuda.is_available():
+            print(
+                f"preset: {preset} is made for a GPU, found none. A step will take a minute or more; `laptop` suits a CPU."
+            )
         return preset
     if not IN_COLAB or not torch.cuda.is_available():
         print("preset: laptop, on the phantom" + (". For a GPU: Runtime, Change runtime type." if IN_COLAB else ""))

@@ -15,7 +15,14 @@ from scipy import ndimage
 from torch import nn
 
 from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
-from brats_utils.model import Checkpoint, CheckpointError, choose_device, choose_precision, speed_up_inference
+from brats_utils.model import (
+    Checkpoint,
+    CheckpointError,
+    choose_device,
+    choose_precision,
+    explain_out_of_memory,
+    speed_up_inference,
+)
 from brats_utils.paths import replacing
 from brats_utils.scans import Scan, ScanFiles, find_tissue, read_scan
 from brats_utils.transforms import build_preprocessing
@@ -138,7 +145,8 @@ def predict_logits(
         (B, 3, X, Y, Z) float32 logits; above 0 means a probability above .5.
     """
     overlap = 0.25 if image.device.type == "cpu" else 0.5
-    with torch.inference_mode(), torch.autocast(image.device.type, precision, enabled=precision != torch.float32):
+    mixed = torch.autocast(image.device.type, precision, enabled=precision != torch.float32)
+    with explain_out_of_memory("inference_roi_size"), torch.inference_mode(), mixed:
         logits: torch.Tensor = sliding_window_inference(  # type: ignore[assignment]  # one output, so no tuple
             image, roi_size, sw_batch_size=1, predictor=model, overlap=overlap, mode="gaussian"
         )

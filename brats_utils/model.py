@@ -4,7 +4,8 @@ import os
 import pickle
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,27 @@ def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, num_steps: in
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=num_steps)
     return OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=num_steps, pct_start=0.15)
+
+
+@contextmanager
+def explain_out_of_memory(remedy: str) -> Iterator[None]:
+    """Turn PyTorch's word for too little memory, on a GPU or a CPU, into one that says which setting helps.
+
+    Args:
+        remedy: the settings to lower.
+
+    Raises:
+        MemoryError: memory ran out.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        raise MemoryError(
+            f"Out of memory: {str(error).splitlines()[0]} Lower {remedy}, through `overrides`, or take a smaller preset. "
+            "Checkpoints that were saved are intact."
+        ) from error
 
 
 def choose_device() -> torch.device:

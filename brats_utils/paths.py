@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,16 +32,33 @@ def display_path(path: str | Path) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to; rename it to `path` on success, delete it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        raise _explain_write(error, path) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error):  # how torch.save says that the disk is full
+            raise
+        raise _explain_write(OSError(str(error).splitlines()[0]), path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def _explain_write(error: OSError, path: Path) -> OSError:
+    """The same error, with what to do about it."""
+    reason = error.strerror or str(error)
+    return type(error)(
+        error.errno or 0,
+        f"{display_path(path)} could not be written: {reason}. Nothing half-written was kept, and what was there before "
+        "still is. Free some space, or choose another output_dir",
+    )

@@ -1,11 +1,12 @@
 """The training loop as a generator: it yields what happened, and the caller logs and saves."""
 
+import itertools
 import os
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from brats_utils.inference import clean_regions, predict_logits
 from brats_utils.labels import REGIONS
 from brats_utils.loading import EpochBatches, derive_seed
 from brats_utils.metrics import dice_per_region
-from brats_utils.model import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from brats_utils.model import Checkpoint, CheckpointError, explain_out_of_memory, load_checkpoint, save_checkpoint
 from brats_utils.paths import display_path
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
@@ -198,12 +199,13 @@ def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch
     Returns:
         Scalar loss, detached and still on the device: reading it would make the GPU wait.
     """
-    image = batch["image"].to(state.accelerator.device, non_blocking=True)
-    regions = batch["label"].to(state.accelerator.device, non_blocking=True)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss = state.loss_fn(state.model(image), regions)
-    state.accelerator.backward(loss)
-    state.optimizer.step()
+    with explain_out_of_memory("roi_size or batch_size"):
+        image = batch["image"].to(state.accelerator.device, non_blocking=True)
+        regions = batch["label"].to(state.accelerator.device, non_blocking=True)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss = state.loss_fn(state.model(image), regions)
+        state.accelerator.backward(loss)
+        state.optimizer.step()
     if not state.accelerator.optimizer_step_was_skipped:  # float16 skips a step whose gradients overflow
         state.schedule.step()
     return loss.detach()
@@ -349,9 +351,19 @@ def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, An
 
 @contextmanager
 def save_on_interrupt(state: TrainingState, folder: Path, *, config: Mapping[str, Any], run_id: str) -> Iterator[None]:
-    """Around a training loop: on Ctrl-C, or the stop button of a notebook, save the batches done and go on raising."""
+    """Around a training loop: keep others out of its folder, and save the batches done on Ctrl-C or a stop button.
+
+    A training that starts anew moves the checkpoints of an earlier one aside.
+
+    Raises:
+        TrainingError: another process trains into the folder.
+        KeyboardInterrupt: after saving.
+    """
     try:
-        yield
+        with _lock(folder) if state.accelerator.is_main_process else nullcontext():
+            if state.accelerator.is_main_process and not (state.history or state.batch_losses):
+                _set_aside(folder)
+            yield
     except KeyboardInterrupt:
         path = save_progress(state, folder, config=config, run_id=run_id, is_best=False)
         print(
@@ -388,6 +400,42 @@ def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
             "Set them back, or train anew in another output folder."
         )
     return checkpoint
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a file of the folder locked; the system lets go of it when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"{display_path(folder)}: found another training that writes there now, expected none. Wait for it, "
+                "stop it, or choose another output_dir."
+            ) from None
+        except (ImportError, OSError):  # Windows, and file systems without locks
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _set_aside(folder: Path) -> None:
+    """Move the checkpoints of an earlier training into a folder of their own, so that none is lost."""
+    earlier = [path for name in (BEST, LAST, PREVIOUS) if (path := folder / name).exists()]
+    if not earlier:
+        return
+    number = next(n for n in itertools.count(1) if not (folder / f"earlier-{n}").exists())
+    aside = folder / f"earlier-{number}"
+    aside.mkdir()
+    for path in earlier:
+        path.rename(aside / path.name)
+    print(f"Found checkpoints of an earlier training; moved them to {display_path(aside)}.")
 
 
 @contextmanager

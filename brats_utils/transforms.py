@@ -33,6 +33,28 @@ MAX_CENTRES = 10_000
 """Voxels of either kind to keep as possible centres of patches; all of them would weigh as much as the scan."""
 
 
+class ReadImaged(LoadImaged):
+    """MONAI's reader, which says which file could not be read."""
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
+        """Read the files of a case.
+
+        Raises:
+            OSError: a file is missing, truncated or no NIfTI.
+        """
+        try:
+            loaded: dict[Hashable, Any] = super().__call__(data, reader)
+        except Exception as error:  # readers raise what they like
+            reason: BaseException = error
+            while reason.__cause__:
+                reason = reason.__cause__
+            raise OSError(
+                f"{', '.join(str(data[key]) for key in self.key_iterator(data))}: cannot be read ({reason}). Expected "
+                "NIfTI files; copy or download them again."
+            ) from None
+        return loaded
+
+
 class CheckCased(MapTransform):
     """Refuse a case whose channels, shape or label values are not what the network was made for."""
 
@@ -114,7 +136,7 @@ def build_preprocessing(spacing_mm: float, *, schema: LabelSchema, load: bool = 
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
     reading = [
-        LoadImaged(IMAGE_LABEL, image_only=True, allow_missing_keys=True),
+        ReadImaged(IMAGE_LABEL, image_only=True, allow_missing_keys=True),
         EnsureChannelFirstd(IMAGE_LABEL, allow_missing_keys=True),
     ]
     return Compose(

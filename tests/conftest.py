@@ -1,9 +1,12 @@
 """Fixtures for all tests: data to run on, and W&B kept away from its user's account and folders."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -60,3 +63,16 @@ def real_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real scans in {path}; BRATS_REAL_DATA names another folder")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium, for tests of pages."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        assert "BRATS_REQUIRE_BROWSER" not in os.environ, "BRATS_REQUIRE_BROWSER is set, but there is no Chromium"
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

@@ -1,9 +1,7 @@
 import base64
 import io
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from brats_utils.labels import REGIONS
 from brats_utils.metrics import score_row, summarise_scores
@@ -90,18 +87,6 @@ def test_notebook_frame_holds_the_whole_page(tmp_path):
 
 
 # ---- in a browser ----
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        assert "BRATS_REQUIRE_BROWSER" not in os.environ, "BRATS_REQUIRE_BROWSER is set, but there is no Chromium"
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
