@@ -89,7 +89,7 @@ def write_picture(notebook: NotebookNode, path: Path) -> str:
 def card(link: str, title: str, goal: str, picture: str) -> str:
     """One notebook on the index page."""
     image = f'<img src="{picture}" alt="">' if picture else ""
-    return f'<li><a href="{link}">{image}<h2>{html.escape(title)}</h2><p>{html.escape(goal.capitalize())}</p></a></li>'
+    return f'<li><a href="{link}">{image}<h2>{html.escape(title)}</h2><p>{html.escape(goal[:1].upper() + goal[1:])}</p></a></li>'
 
 
 if __name__ == "__main__":

@@ -133,6 +133,13 @@ def test_reduced_values_for_ci_are_parameters_and_stay_in_runs(notebook: Noteboo
     assert mock["output_dir"].startswith("runs/nbmake")
 
 
+def test_nbmake_checks_what_the_notebook_made(notebook: NotebookNode) -> None:
+    checks = [
+        line for cell in code_cells(notebook) for line in cell.metadata.get("nbmake", {}).get("post_cell_execute", ())
+    ]
+    assert any(line.startswith("assert ") for line in checks)
+
+
 def test_code_parses(notebook: NotebookNode) -> None:
     for cell in code_cells(notebook):
         ast.parse(cell.source)  # plain Python: no magics, so that linters and readers agree

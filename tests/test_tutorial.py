@@ -59,8 +59,14 @@ def test_scores_are_those_of_the_predictions_on_disk(first_run):
         assert row.dice_ET == pytest.approx(2 * (predicted & truth).sum() / total if total else 1, abs=1e-4)
 
 
-def test_the_same_seed_gives_the_same_metrics(first_run, tmp_path):
+def test_the_same_seed_gives_the_same_metrics_and_a_key_is_written_nowhere(first_run, tmp_path, monkeypatch, capfd):
+    planted = "5eed" * 10
+    monkeypatch.setenv("WANDB_API_KEY", planted)
     second_run = run_smoke(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 30
+    assert not [path for path in files if planted.encode() in path.read_bytes()]
+    assert planted not in "".join(capfd.readouterr())
     assert (second_run / "metrics.json").read_text() == (first_run / "metrics.json").read_text()
     first, second = (pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (first_run, second_run))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
