@@ -6,14 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from brats_utils.bundle import export_bundle
 from brats_utils.config import PRESETS, load_config
-from brats_utils.data import load_cases
-from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
+from brats_utils.evaluation import evaluate_cases, find_cases, format_summary, write_evaluation
 from brats_utils.inference import build_predictor
 from brats_utils.labels import SCHEMAS
 from brats_utils.model import load_checkpoint
@@ -22,7 +20,7 @@ from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
-from brats_utils.scans import ScanError, find_labelled_patients
+from brats_utils.scans import ScanError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -117,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
 
 def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="several are averaged")
-    command.add_argument("--flips", action="store_true", help="average over mirrored scans too; 8 times slower")
+    command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
     command.add_argument("--schema", choices=SCHEMAS, help=f"{schema_help}; by default that of the training")
 
 
@@ -156,8 +154,7 @@ def _predict(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
     schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
-    is_msd = (data / "dataset.json").is_file()
-    cases: list[Any] = load_cases(data, schema=schema) if is_msd else find_labelled_patients(data)  # type: ignore[assignment]
+    cases = find_cases(data, schema=schema)
     table, calibration = evaluate_cases(predictor, cases, args.out, truth_schema=schema)
     report = write_evaluation(
         args.out,

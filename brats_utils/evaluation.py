@@ -10,18 +10,29 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.data import Case
+from brats_utils.data import Case, load_cases
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS, LabelSchema, check_label_values, labels_to_regions
 from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scores
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_calibration, plot_comparison, plot_scores, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
-from brats_utils.scans import LabelledScan, read_scan
+from brats_utils.scans import LabelledScan, find_labelled_patients, read_scan
 from brats_utils.uncertainty import calibration_error, count_calibration
 from brats_utils.views import turn_volume
 
 AnyCase = Case | LabelledScan
+
+
+def find_cases(folder: Path, *, schema: LabelSchema) -> Sequence[AnyCase]:
+    """List the labelled cases of a folder in the layout of MSD, or with a folder a patient.
+
+    Raises:
+        DataError, LabelError: see `data.load_cases`.
+        ScanError: see `scans.find_labelled_patients`.
+    """
+    is_msd = (folder / "dataset.json").is_file()
+    return load_cases(folder, schema=schema) if is_msd else find_labelled_patients(folder)
 
 
 def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 from brats_utils.labels import MSD, LabelError
 from brats_utils.transforms import (
     LabelsToRegionsd,
+    RandAppearanced,
     build_cached_transform,
     build_eval_transform,
     build_preprocessing,
@@ -111,3 +112,28 @@ def test_evaluation_changes_nothing_but_the_labels(tmp_path):
     case = build_eval_transform(MSD)(cached)
     assert torch.equal(case["image"], cached["image"].float())
     assert torch.equal(case["label"], LabelsToRegionsd("label", MSD)(cached)["label"])
+
+
+def test_appearance_changes_every_channel_in_its_own_way_and_leaves_air_and_input_alone():
+    image = torch.randn(1, 12, 16, 10).expand(4, -1, -1, -1).clone()
+    image[:, :3] = 0
+    before, changes = image.clone(), RandAppearanced("image").set_random_state(0)
+    first, second = (changes({"image": image.half()})["image"] for _ in range(2))
+    assert torch.equal(image, before)
+    assert first.dtype == torch.float32
+    assert (first[:, :3] == 0).all()
+    assert first.isfinite().all()
+    for one, other in ((first, second), *((first[:1], first[c : c + 1]) for c in range(1, 4))):
+        assert (one - other)[:, 3:].abs().mean() > 0.05
+    again = RandAppearanced("image").set_random_state(0)({"image": image.half()})["image"]
+    assert torch.equal(again, first)
+
+
+def test_appearance_keeps_the_order_of_dark_and_bright_within_a_channel():
+    """Where noise, blur and bias are small beside the contrast, what was brighter stays brighter."""
+    image = torch.full((4, 24, 24, 24), -1.0)
+    image[:, 8:16, 8:16, 8:16] = 3.0
+    changes = RandAppearanced("image").set_random_state(0)
+    for _ in range(20):
+        changed = changes({"image": image})["image"]
+        assert (changed[:, 9:15, 9:15, 9:15].mean((1, 2, 3)) > changed[:, :6].mean((1, 2, 3)) + 1).all()
