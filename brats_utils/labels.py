@@ -103,7 +103,9 @@ def check_label_values(values: Iterable[int], schema: LabelSchema, *, source: st
     if unlisted:
         fits = [s.name for s in SCHEMAS.values() if set(values) <= set(s.tissues)]
         hint = (
-            f"The values fit {' or '.join(fits)}: set label_schema to it." if fits else "No known schema has them all."
+            f"The values fit {' or '.join(fits)}: set label_schema to it, or --schema at the command line."
+            if fits
+            else "No known schema has them all."
         )
         raise LabelError(
             f"{source}: found label values {unlisted}, expected only {sorted(schema.tissues)} (schema {schema.name!r}). {hint}"
@@ -178,7 +180,11 @@ def check_dataset_json(document: Mapping[str, object], schema: LabelSchema, *, s
             for s in SCHEMAS.values()
             if tissues == {s.edema: "edema", s.necrotic: "necrotic", s.enhancing: "enhancing"}
         ]
-        hint = f"It describes {' or '.join(fits)}: set label_schema to it." if fits else "It describes no known schema."
+        hint = (
+            f"It describes {' or '.join(fits)}: set label_schema to it, or --schema at the command line."
+            if fits
+            else "It describes no known schema."
+        )
         raise LabelError(f"{source}: found labels {names}, expected {schema.tissues} (schema {schema.name!r}). {hint}")
 
 

@@ -116,10 +116,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, num_steps: in
 
 @contextmanager
 def explain_out_of_memory(remedy: str) -> Iterator[None]:
-    """Turn PyTorch's word for too little memory, on a GPU or a CPU, into one that says which setting helps.
+    """Turn PyTorch's word for too little memory, on a GPU or a CPU, into one that says what helps.
 
     Args:
-        remedy: the settings to lower.
+        remedy: what to do, in whole sentences.
 
     Raises:
         MemoryError: memory ran out.
@@ -129,10 +129,7 @@ def explain_out_of_memory(remedy: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
             raise
-        raise MemoryError(
-            f"Out of memory: {str(error).splitlines()[0]} Lower {remedy}, through `overrides`, or take a smaller preset. "
-            "Checkpoints that were saved are intact."
-        ) from error
+        raise MemoryError(f"Out of memory: {str(error).splitlines()[0]} {remedy}") from error
 
 
 def choose_device() -> torch.device:

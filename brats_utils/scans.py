@@ -236,7 +236,7 @@ def _stack(volumes: list[MetaTensor], paths: list[Path], *, resample: bool) -> M
             raise ScanError(
                 f"{display_path(path)}: found a grid of {tuple(volume.shape[1:])} with another position or size than "
                 f"{display_path(paths[0])} ({tuple(first.shape[1:])}). Resample all scans to one grid first, or let "
-                "`--resample` do it; either way the scans must lie on each other."
+                "`predict --resample` do it; either way the scans must lie on each other."
             )
         moved = torch.Tensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first))
         volumes[index] = MetaTensor(moved, affine=first.affine)

@@ -37,6 +37,9 @@ FREE_SETTINGS = {
 """What may change between an interruption and a resume."""
 
 
+OUT_OF_MEMORY_REMEDY = "Lower roi_size or batch_size, through `overrides`, or take a smaller preset. Checkpoints that were saved are intact."
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the last checkpoint is intact."""
 
@@ -199,7 +202,7 @@ def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch
     Returns:
         Scalar loss, detached and still on the device: reading it would make the GPU wait.
     """
-    with explain_out_of_memory("roi_size or batch_size"):
+    with explain_out_of_memory(OUT_OF_MEMORY_REMEDY):
         image = batch["image"].to(state.accelerator.device, non_blocking=True)
         regions = batch["label"].to(state.accelerator.device, non_blocking=True)
         state.optimizer.zero_grad(set_to_none=True)

@@ -53,7 +53,7 @@ def test_regions_from_any_masks_are_nested():
 
 
 def test_unlisted_label_is_refused_and_the_fitting_schema_named():
-    with pytest.raises(LabelError, match=r"case\.nii.*\[4\].*brats2021"):
+    with pytest.raises(LabelError, match=r"case\.nii.*\[4\].*brats2021: set label_schema to it, or --schema"):
         check_label_values([0, 1, 2, 4], MSD, source="case.nii")
 
 
@@ -63,7 +63,7 @@ def test_dataset_json_of_msd_is_accepted():
 
 @pytest.mark.parametrize("schema", [BRATS_2021, BRATS_2023], ids=lambda schema: schema.name)
 def test_dataset_json_of_another_schema_is_refused(schema):
-    with pytest.raises(LabelError, match="describes msd: set label_schema"):
+    with pytest.raises(LabelError, match="describes msd: set label_schema to it, or --schema"):
         check_dataset_json(DATASET_JSON, schema, source="dataset.json")
 
 

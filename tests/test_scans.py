@@ -98,7 +98,7 @@ def test_different_grids_are_refused_and_resampling_is_offered(tmp_path):
     shifted = other.affine.copy()
     shifted[0, 3] = 3  # one voxel to the side
     nib.save(nib.Nifti1Image(np.asarray(other.dataobj), shifted), files[3])
-    with pytest.raises(ScanError, match=r"t2\.nii\.gz: found a grid .*`--resample`"):
+    with pytest.raises(ScanError, match=r"t2\.nii\.gz: found a grid .*`predict --resample`"):
         read_scan(files)
     image = read_scan(files, resample=True).image
     assert image.shape == (4, *SHAPE)

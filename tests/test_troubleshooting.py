@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_training import make_state
 
 import brats_utils
 from brats_utils import colab
@@ -18,7 +19,7 @@ from brats_utils.inference import predict_logits
 from brats_utils.labels import MSD
 from brats_utils.paths import write_text
 from brats_utils.phantom import generate_dataset
-from brats_utils.training import TrainingError, save_on_interrupt
+from brats_utils.training import TrainingError, save_on_interrupt, train_step
 from brats_utils.transforms import build_preprocessing
 
 TESTS = Path(__file__).parent
@@ -72,14 +73,30 @@ def test_empty_data_set_is_refused(phantom_dir, tmp_path):
         load_cases(tmp_path, schema=MSD)
 
 
-@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
-def test_out_of_memory_names_the_setting_to_lower(kind):
-    class Greedy(torch.nn.Module):
-        def forward(self, image):
-            raise kind("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+class Greedy(torch.nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
 
-    with pytest.raises(MemoryError, match=r"tried to allocate 9 bytes\. Lower inference_roi_size"):
-        predict_logits(Greedy(), torch.zeros(1, 4, 16, 16, 16), roi_size=(16, 16, 16))
+    def forward(self, image):
+        raise self.kind("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_in_a_training_step_names_the_settings_to_lower(kind):
+    state = make_state()
+    state.model = Greedy(kind)
+    batch = {"image": torch.zeros(1, 4, 16, 16, 16), "label": torch.zeros(1, 3, 16, 16, 16, dtype=torch.bool)}
+    with pytest.raises(MemoryError, match=r"tried to allocate 9 bytes\. Lower roi_size or batch_size"):
+        train_step(state, batch)
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_at_prediction_gives_advice_that_can_be_followed(kind):
+    with pytest.raises(
+        MemoryError, match=r"tried to allocate 9 bytes\. Close other programs.*train with a smaller inference_roi_size"
+    ):
+        predict_logits(Greedy(kind), torch.zeros(1, 4, 16, 16, 16), roi_size=(16, 16, 16))
 
 
 def test_a_preset_for_a_gpu_without_one_is_warned_of(monkeypatch, capsys):
