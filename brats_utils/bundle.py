@@ -23,7 +23,7 @@ from brats_utils.paths import REPOSITORY, display_path, replacing, write_text
 def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[str, Any] | None = None) -> Path:
     """Write a checkpoint as a MONAI bundle.
 
-    It needs MONAI and nibabel alone: `monai.bundle.run(config_file=…, bundle_root=…, image=…, output_dir=…)`, or, with
+    It needs MONAI, nibabel and SciPy alone: `monai.bundle.run(config_file=…, bundle_root=…, image=…, output_dir=…)`, or, with
     the package `fire`, `python -m monai.bundle run` with the same names. One 4D scan, or a list of four files, gives
     `<name>_seg.nii.gz` in the scan's own geometry.
 
@@ -36,16 +36,16 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
         `bundle_dir`.
 
     Raises:
-        CheckpointError: the folder holds something already.
+        CheckpointError: the folder holds something already, or the metrics are no test scores of this checkpoint.
     """
     if bundle_dir.exists() and any(bundle_dir.iterdir()):
         raise CheckpointError(f"{display_path(bundle_dir)}: found files there, expected a new or empty folder.")
-    schema = SCHEMAS[checkpoint.config["label_schema"]]
+    schema, card = SCHEMAS[checkpoint.config["label_schema"]], write_model_card(checkpoint, metrics=metrics)
     with replacing(bundle_dir / "models" / "model.pt") as temporary:
         torch.save(dict(checkpoint.model), temporary)
     write_text(bundle_dir / "configs" / "inference.json", json.dumps(_describe_inference(checkpoint, schema), indent=2))
     write_text(bundle_dir / "configs" / "metadata.json", json.dumps(_describe_model(checkpoint, schema), indent=2))
-    write_text(bundle_dir / "docs" / "README.md", write_model_card(checkpoint, metrics=metrics))
+    write_text(bundle_dir / "docs" / "README.md", card)
     if (REPOSITORY / "LICENSE").is_file():
         shutil.copyfile(REPOSITORY / "LICENSE", bundle_dir / "LICENSE")
     return bundle_dir
@@ -58,9 +58,14 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
         checkpoint: of notebook 03.
         metrics: content of notebook 04's `metrics.json`; without it the card gives the validation Dice alone.
 
+    Raises:
+        CheckpointError: the metrics are no test scores, or those of another checkpoint.
+
     Source:
         Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
     """
+    if metrics is not None:
+        _check_metrics(metrics, checkpoint)
     config, schema = checkpoint.config, SCHEMAS[checkpoint.config["label_schema"]]
     data = Path(config["dataset_dir"]).name
     origin = "synthetic scans (phantoms)" if data.startswith("phantom") else "scans"
@@ -93,7 +98,7 @@ A region that is absent counts 1 if the prediction is empty too, else 0.
 ## Run it
 
 ```bash
-pip install monai nibabel fire
+pip install monai nibabel scipy fire
 python -m monai.bundle run --config_file configs/inference.json --image scan.nii.gz --output_dir out
 ```
 
@@ -101,6 +106,23 @@ python -m monai.bundle run --config_file configs/inference.json --image scan.nii
 
 For teaching and for trying out pipelines. The scores hold for the data above and for nothing else: other scanners, children, operated patients, other diseases and scans with a skull were not tested. Scores on phantoms say little about patients. Look at every prediction.
 """
+
+
+def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    """Refuse metrics without test scores, and those of another checkpoint."""
+    if not isinstance(metrics, Mapping) or "test" not in metrics:
+        found = sorted(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
+        raise CheckpointError(
+            f"metrics: found {found}, expected the test scores of notebook 04 under 'test'. Give its metrics.json; "
+            "summary.json and other files do not say which checkpoint they belong to."
+        )
+    expected = {"checkpoint_epoch": checkpoint.epoch, "validation_mean_dice": checkpoint.mean_dice}
+    given = {key: metrics.get(key) for key in expected}
+    if json.dumps(given) != json.dumps(expected):  # as text, because NaN is not equal to itself
+        raise CheckpointError(
+            f"metrics: found the scores of another checkpoint, {given}, expected {expected}. Run notebook 04 with this "
+            "checkpoint, or export the one that was scored."
+        )
 
 
 def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, Any]:
@@ -182,7 +204,7 @@ def _describe_model(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, An
         "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": version("numpy"),
-        "required_packages_version": {"nibabel": version("nibabel")},
+        "required_packages_version": {name: version(name) for name in ("nibabel", "scipy")},
         "name": "Brain tumour segmentation",
         "task": "Multi-label 3D segmentation of brain tumours in MRI",
         "description": "SegResNet of a tutorial. Not for clinical use.",

@@ -14,6 +14,9 @@ from brats_utils.inference import Predictor, predict_scan
 from brats_utils.labels import MSD
 from brats_utils.model import CheckpointError, load_checkpoint
 
+METRICS = {"checkpoint_epoch": 1, "validation_mean_dice": 0.1, "test": {}}
+"""As notebook 04 writes them for the checkpoint of these tests."""
+
 RUN = """
 import sys, monai.bundle
 sys.modules["brats_utils"] = None  # importing it would fail
@@ -57,12 +60,32 @@ def test_bundle_has_what_the_specification_asks_for(bundle_dir):
     assert (bundle_dir / "LICENSE").is_file()
 
 
+def test_every_package_that_the_bundle_imports_is_named(bundle_dir):
+    metadata = json.loads((bundle_dir / "configs/metadata.json").read_text())
+    assert set(metadata["required_packages_version"]) == {"nibabel", "scipy"}
+    assert "pip install monai nibabel scipy fire" in (bundle_dir / "docs/README.md").read_text()
+    assert "$from scipy import ndimage" in (bundle_dir / "configs/inference.json").read_text()
+
+
 def test_model_card_says_what_must_not_be_done_and_where_scores_come_from(bundle_dir, checkpoint):
     assert "Not for clinical use" in (bundle_dir / "docs/README.md").read_text()
     scores = {"WT": {"dice": 0.5, "low": 0.25, "high": 0.75, "cases": 3}}
-    card = write_model_card(load_checkpoint(checkpoint), metrics={"test": scores})
+    card = write_model_card(load_checkpoint(checkpoint), metrics=METRICS | {"test": scores})
     assert "| WT | 0.500 | 0.250 to 0.750 | 3 |" in card
     assert "Test scores were not given" in write_model_card(load_checkpoint(checkpoint))
+
+
+@pytest.mark.parametrize("changed", [{"checkpoint_epoch": 2}, {"validation_mean_dice": 0.2}], ids=str)
+def test_scores_of_another_checkpoint_are_refused_before_anything_is_written(checkpoint, tmp_path, changed):
+    with pytest.raises(CheckpointError, match="scores of another checkpoint"):
+        export_bundle(load_checkpoint(checkpoint), tmp_path / "bundle", metrics=METRICS | changed)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("metrics", [{}, {"WT": {"dice": 0.5}}, [1]], ids=str)
+def test_a_file_without_test_scores_is_refused(checkpoint, tmp_path, metrics):
+    with pytest.raises(CheckpointError, match=r"expected the test scores of notebook 04 .* Give its metrics\.json"):
+        export_bundle(load_checkpoint(checkpoint), tmp_path / "bundle", metrics=metrics)
 
 
 def test_a_folder_with_files_is_not_overwritten(bundle_dir, checkpoint):
