@@ -48,6 +48,7 @@ def predict_patient(
     scan = read_scan(files, resample=resample)
     prediction = predict_scan(predictor, scan)
     (out_dir / "prediction.json").unlink(missing_ok=True)  # it says that the rest is whole
+    (out_dir / "uncertainty.nii.gz").unlink(missing_ok=True)  # the earlier one, which this prediction may not replace
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
     volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
     if prediction.spread is not None:

@@ -1,6 +1,8 @@
 """From a patient's files to everything that is written about them."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -59,6 +61,14 @@ def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):
     with pytest.raises(ScanError, match="found an earlier prediction"):
         predict_patient(predictor, scan, out_dir, name="two")
     assert json.loads((out_dir / "prediction.json").read_text()) == content
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_prediction(result, predictor, tmp_path):
+    out_dir, scan, _ = result
+    shutil.copytree(out_dir, tmp_path / "out")
+    assert (tmp_path / "out/uncertainty.nii.gz").is_file()
+    predict_patient(replace(predictor, flips=False), scan, tmp_path / "out", name="two", overwrite=True)
+    assert not (tmp_path / "out/uncertainty.nii.gz").exists()
 
 
 def test_one_bad_patient_does_not_stop_the_rest(predictor, phantom_dir, tmp_path):
