@@ -247,11 +247,28 @@ class Checkpoint:
         return model.eval()
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint whole or not at all."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None = None) -> Path:
+    """Write a checkpoint whole or not at all.
+
+    Args:
+        path: to write.
+        checkpoint: what to write.
+        previous: where to move the checkpoint that is at `path` now, once the new one is written. A damaged one is not
+            moved: it would take the place of a good one.
+    """
     with replacing(path) as temporary:
         torch.save({"format": CHECKPOINT_FORMAT, **vars(checkpoint)}, temporary)
+        if previous and _is_readable(path):
+            os.replace(path, previous)
     return path
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -1,7 +1,6 @@
 """The training loop as a generator: it yields what happened, and the caller logs and saves."""
 
 import itertools
-import os
 import signal
 import time
 import warnings
@@ -345,9 +344,7 @@ def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, An
     if state.accelerator.is_main_process:
         if is_best:
             save_checkpoint(folder / BEST, checkpoint)
-        if last.exists():
-            os.replace(last, folder / PREVIOUS)
-        save_checkpoint(last, checkpoint)
+        save_checkpoint(last, checkpoint, previous=folder / PREVIOUS)
     state.accelerator.wait_for_everyone()
     return last
 

@@ -36,6 +36,7 @@ def uninterrupted(tmp_path_factory):
         pytest.param("dice_per_region", 4, id="in mid-validation"),
         pytest.param("save_checkpoint", 3, id="in mid-save of best"),
         pytest.param("save_checkpoint", 4, id="in mid-save of last"),
+        pytest.param("replace", 5, id="when last is previous already and nothing is last yet"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*Going on from:UserWarning")

@@ -143,6 +143,29 @@ def test_damaged_last_falls_back_to_the_one_before_with_a_warning(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
 
 
+def test_going_on_from_the_one_before_keeps_it_until_a_whole_one_follows(tmp_path, monkeypatch):
+    state = make_state()
+    for epoch in (1, 2):
+        state.epoch = epoch
+        last = save_progress(state, tmp_path, config={}, run_id="", is_best=False)
+    last.write_bytes(last.read_bytes()[:-100])
+    state.epoch = 3
+
+    def fill_the_disk(content, target):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fill_the_disk)
+        with pytest.raises(OSError, match="No space"):
+            save_progress(state, tmp_path, config={}, run_id="", is_best=False)
+    assert load_checkpoint(tmp_path / "previous.pt").epoch == 1
+    save_progress(state, tmp_path, config={}, run_id="", is_best=False)
+    assert [load_checkpoint(tmp_path / name).epoch for name in ("last.pt", "previous.pt")] == [3, 1]
+    state.epoch = 4
+    save_progress(state, tmp_path, config={}, run_id="", is_best=False)
+    assert [load_checkpoint(tmp_path / name).epoch for name in ("last.pt", "previous.pt")] == [4, 3]
+
+
 def test_byte_that_changed_inside_a_checkpoint_is_noticed(tmp_path):
     last = save_progress(make_state(), tmp_path, config={}, run_id="", is_best=False)
     data = bytearray(last.read_bytes())
