@@ -80,7 +80,7 @@ def load_cases(dataset_dir: Path, *, schema: LabelSchema) -> list[Case]:
             f"{name}: not found. Notebook 01_setup makes it: run that first, with the same data and preset."
         )
     try:
-        document: dict[str, Any] = json.loads(document_path.read_text())
+        document: dict[str, Any] = json.loads(document_path.read_text(encoding="utf-8"))
         entries = [(dataset_dir / entry["image"], dataset_dir / entry["label"]) for entry in document["training"]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{name}: cannot be read ({error!r}). Expected MSD's keys, with image and label.") from error
@@ -120,7 +120,7 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
         _write_split(cases, split_path, seed=seed)
     name = display_path(split_path)
     try:
-        manifest = json.loads(split_path.read_text())
+        manifest = json.loads(split_path.read_text(encoding="utf-8"))
         parts = {part: list(manifest["parts"][part]) for part in PARTS}
         files = manifest["files"]
     except (ValueError, KeyError, TypeError) as error:

@@ -359,17 +359,16 @@ def save_on_interrupt(state: TrainingState, folder: Path, *, config: Mapping[str
         TrainingError: another process trains into the folder.
         KeyboardInterrupt: after saving.
     """
-    try:
-        with _lock(folder) if state.accelerator.is_main_process else nullcontext():
-            if state.accelerator.is_main_process and not (state.history or state.batch_losses):
-                _set_aside(folder)
+    with _lock(folder) if state.accelerator.is_main_process else nullcontext():
+        if state.accelerator.is_main_process and not (state.history or state.batch_losses):
+            _set_aside(folder)
+        try:
             yield
-    except KeyboardInterrupt:
-        path = save_progress(state, folder, config=config, run_id=run_id, is_best=False)
-        print(
-            f"Interrupted after {len(state.batch_losses)} batches of epoch {state.epoch + 1}; saved {display_path(path)}."
-        )
-        raise
+        except KeyboardInterrupt:
+            path = save_progress(state, folder, config=config, run_id=run_id, is_best=False)
+            batches, epoch = len(state.batch_losses), state.epoch + 1
+            print(f"Interrupted after {batches} batches of epoch {epoch}; saved {display_path(path)}.")
+            raise
 
 
 def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
@@ -404,7 +403,10 @@ def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold a file of the folder locked; the system lets go of it when the process ends, however it ends."""
+    """Hold a file of the folder locked; the system lets go of it when the process ends, however it ends.
+
+    The file stays: Windows cannot delete one that is open, and elsewhere another process may hold it by then.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     with path.open("w") as file:
@@ -419,10 +421,7 @@ def _lock(folder: Path) -> Iterator[None]:
             ) from None
         except (ImportError, OSError):  # Windows, and file systems without locks
             pass
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
 
 
 def _set_aside(folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_train_leaves_checkpoints(tmp_path, capsys):
             *changes,
         ]
     )
-    assert {path.name for path in (tmp_path / "out/checkpoints").iterdir()} == {"best.pt", "last.pt"}
+    assert {path.name for path in (tmp_path / "out/checkpoints").glob("*.pt")} == {"best.pt", "last.pt"}
     assert "validation Dice" in capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ import torch
 from monai.data import Dataset
 from monai.transforms import Compose, RandFlipd
 
+from brats_utils import training
 from brats_utils.loading import CaseDataset, build_eval_loader, build_train_loader
 from brats_utils.model import (
     CheckpointError,
@@ -15,7 +16,15 @@ from brats_utils.model import (
     build_schedule,
     load_checkpoint,
 )
-from brats_utils.training import TrainingError, TrainingState, load_progress, save_progress, train_epochs, train_step
+from brats_utils.training import (
+    TrainingError,
+    TrainingState,
+    load_progress,
+    save_on_interrupt,
+    save_progress,
+    train_epochs,
+    train_step,
+)
 
 ROI = (16, 16, 16)
 
@@ -207,6 +216,18 @@ def test_interrupted_epoch_is_finished_as_if_nothing_had_happened(tmp_path):
         results = run(state, make_cases())
         assert [result.batch_losses for result in results] == [r.batch_losses for r in uninterrupted[1:]]
         assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), state.model.parameters(), strict=True))
+
+
+def test_interrupted_training_is_saved_before_another_may_write_there(tmp_path, monkeypatch):
+    def save(state, folder, **_):
+        with pytest.raises(TrainingError, match="another training"), save_on_interrupt(state, folder, **run):
+            raise AssertionError("two at once")
+        return folder / "last.pt"
+
+    run = {"config": {}, "run_id": ""}
+    monkeypatch.setattr(training, "save_progress", save)
+    with pytest.raises(KeyboardInterrupt), save_on_interrupt(make_state(), tmp_path, **run):
+        raise KeyboardInterrupt
 
 
 def test_unfinished_epoch_with_a_loss_that_is_not_finite_is_not_saved(tmp_path):

@@ -109,7 +109,7 @@ def test_full_disk_keeps_the_old_file_and_says_so(tmp_path, monkeypatch):
     target = tmp_path / "metrics.json"
     write_text(target, "old")
 
-    def fill_up(self, text):
+    def fill_up(self, text, encoding):
         Path.open(self, "w").close()
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -155,9 +155,9 @@ def test_two_trainings_into_one_folder_are_refused(tmp_path):
     finally:
         other.kill()
         other.communicate()
-    with save_on_interrupt(State(), tmp_path, config={}, run_id="a"):  # a killed one does not stand in the way
-        assert (tmp_path / ".lock").exists()
-    assert not (tmp_path / ".lock").exists()
+    for _ in range(2):  # neither one that was killed nor one that ended stands in the way
+        with save_on_interrupt(State(), tmp_path, config={}, run_id="a"):
+            assert (tmp_path / ".lock").exists()
 
 
 def test_checkpoints_of_an_earlier_training_are_kept(tmp_path, capsys):
