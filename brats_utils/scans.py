@@ -82,7 +82,8 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
 
     Raises:
         ScanError: a file that is missing, damaged or no NIfTI; too many or too few channels; voxels that are NaN,
-            infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`.
+            infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`, or ones
+            that do not overlap.
     """
     paths = [files] if isinstance(files, Path) else list(files)
     if len(paths) not in (1, len(CHANNELS)):
@@ -91,6 +92,8 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
     notes: list[str] = []
     for path in paths:
         source, values = _read_file(path)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
+            values = values.astype(np.float32)
         channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
         expected = len(CHANNELS) // len(paths)
         if values.ndim not in (3, 4) or len(channels) != expected:
@@ -104,7 +107,7 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
             notes += _find_saturation(channel, name)
         if not (source.header["qform_code"] or source.header["sform_code"]):
             notes.append(f"{display_path(path)}: the header gives no orientation; left and right may be swapped.")
-        volumes.append(MetaTensor(torch.from_numpy(channels.astype(np.float32)), affine=source.affine))
+        volumes.append(MetaTensor(torch.from_numpy(channels), affine=source.affine))
     image = _stack(volumes, paths, resample=resample)
     return Scan(image, paths[0], tuple(dict.fromkeys([*notes, *_find_doubts(image)])))
 
@@ -201,9 +204,13 @@ def _read_file(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
         raise ScanError(f"{name}: not found. Expected a NIfTI file; check the name and the folder.")
     try:
         source = nib.load(path)
-        values = np.asanyarray(source.dataobj)
+        values = np.asanyarray(source.dataobj) if isinstance(source, nib.Nifti1Pair) else None
     except (ImageFileError, OSError, EOFError, ValueError) as error:
         raise ScanError(f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again.") from None
+    if values is None:
+        raise ScanError(
+            f"{name}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with nib-convert."
+        )
     if values.dtype.kind not in "iuf":
         raise ScanError(f"{name}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale.")
     return source, values
@@ -211,14 +218,16 @@ def _read_file(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
 
 def _check_voxels(channel: np.ndarray, name: str) -> None:
     if not np.isfinite(channel).all():
-        raise ScanError(f"{name}: found NaN or infinite voxels, expected numbers. Export it again or set them to 0.")
+        raise ScanError(
+            f"{name}: found NaN or infinite voxels (in single precision), expected numbers. Export it again or set them to 0."
+        )
     if channel.min() == channel.max():
         raise ScanError(f"{name} holds one value everywhere ({channel.min():g}). Check that the scan is there.")
 
 
 def _find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
-    highest = channel.max()
-    share = float((channel == highest).mean() / max((channel != 0).mean(), 1e-9))
+    highest = channel.max() or channel[channel < 0].max()  # 0 is air
+    share = np.count_nonzero(channel == highest) / np.count_nonzero(channel)
     if share > 0.001:
         yield (
             f"{name}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner or "
@@ -239,6 +248,11 @@ def _stack(volumes: list[MetaTensor], paths: list[Path], *, resample: bool) -> M
                 "`predict --resample` do it; either way the scans must lie on each other."
             )
         moved = torch.Tensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first))
+        if not moved.any():
+            raise ScanError(
+                f"{display_path(path)}: found nothing but zeros on the grid of {display_path(paths[0])}, expected scans "
+                "that overlap. Check that both belong to one patient, or register them first."
+            )
         volumes[index] = MetaTensor(moved, affine=first.affine)
     image = first if len(volumes) == 1 else MetaTensor(torch.cat([v.as_tensor() for v in volumes]), affine=first.affine)
     for one in range(len(CHANNELS)):

@@ -52,10 +52,18 @@ def test_unreadable_file_is_named(tmp_path, damage, message):
         read_scan(files)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_and_infinity_are_refused(tmp_path, value):
-    with pytest.raises(ScanError, match=r"t1\.nii\.gz: T1w: found NaN or infinite voxels"):
-        read_scan(write_channels(tmp_path, change=set_voxel("t1", value)))
+def test_a_format_that_is_no_nifti_is_refused(tmp_path):
+    files = write_channels(tmp_path)
+    scan = nib.load(files[1])
+    nib.save(nib.MGHImage(np.asarray(scan.dataobj), scan.affine), tmp_path / "t1.mgz")
+    with pytest.raises(ScanError, match=r"t1\.mgz: found a MGHImage, expected a NIfTI file\. Convert it"):
+        read_scan([files[0], tmp_path / "t1.mgz", *files[2:]])
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, np.float32), (np.inf, np.float32), (1e300, np.float64)])
+def test_nan_and_infinity_are_refused(tmp_path, value, dtype):
+    with pytest.raises(ScanError, match=r"t1\.nii\.gz: T1w: found NaN or infinite voxels \(in single precision\)"):
+        read_scan(write_channels(tmp_path, change=set_voxel("t1", value), dtype=dtype))
 
 
 def test_a_constant_channel_is_refused(tmp_path):
@@ -106,6 +114,17 @@ def test_different_grids_are_refused_and_resampling_is_offered(tmp_path):
     torch.testing.assert_close(image.as_tensor()[3, 10:30, 10:30, 10:30], expected, atol=1e-3, rtol=0)
 
 
+def test_scans_that_do_not_overlap_are_refused(tmp_path):
+    files = write_channels(tmp_path)
+    for path in files[2:]:
+        elsewhere = nib.load(path)
+        affine = elsewhere.affine.copy()
+        affine[0, 3] = 1000  # a metre to the side
+        nib.save(nib.Nifti1Image(np.asarray(elsewhere.dataobj), affine), path)
+    with pytest.raises(ScanError, match=r"t1gd\.nii\.gz: found nothing but zeros .* expected scans that overlap"):
+        read_scan(files, resample=True)
+
+
 def warnings_of(files):
     return " ".join(read_scan(files).warnings)
 
@@ -124,6 +143,12 @@ def warnings_of(files):
 )
 def test_odd_scans_are_used_with_a_warning(tmp_path, settings, message):
     assert re.search(message, warnings_of(write_channels(tmp_path, **settings)))
+
+
+def test_a_channel_of_negative_values_is_not_taken_for_saturated(tmp_path):
+    text = warnings_of(write_channels(tmp_path, change=lambda volumes: np.negative(volumes["t2"], out=volumes["t2"])))
+    assert "negative values (T2w" in text
+    assert "highest value" not in text
 
 
 def test_a_header_without_orientation_is_warned_of(tmp_path):
