@@ -88,7 +88,7 @@ BRATS_2023 = LabelSchema("brats2023", edema=2, necrotic=1, enhancing=3)
 SCHEMAS = {schema.name: schema for schema in (MSD, BRATS_2021, BRATS_2023)}
 
 
-def check_label_values(values: Iterable[int], schema: LabelSchema, *, source: str) -> None:
+def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: str) -> None:
     """Refuse label values that the schema does not list.
 
     Args:
@@ -101,6 +101,7 @@ def check_label_values(values: Iterable[int], schema: LabelSchema, *, source: st
     """
     unlisted = sorted(set(values) - set(schema.tissues))
     if unlisted:
+        shown = ", ".join(f"{value:g}" for value in unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
         fits = [s.name for s in SCHEMAS.values() if set(values) <= set(s.tissues)]
         hint = (
             f"The values fit {' or '.join(fits)}: set label_schema to it, or --schema at the command line."
@@ -108,7 +109,7 @@ def check_label_values(values: Iterable[int], schema: LabelSchema, *, source: st
             else "No known schema has them all."
         )
         raise LabelError(
-            f"{source}: found label values {unlisted}, expected only {sorted(schema.tissues)} (schema {schema.name!r}). {hint}"
+            f"{source}: found label values [{shown}], expected only {sorted(schema.tissues)} (schema {schema.name!r}). {hint}"
         )
 
 

@@ -57,6 +57,11 @@ def test_unlisted_label_is_refused_and_the_fitting_schema_named():
         check_label_values([0, 1, 2, 4], MSD, source="case.nii")
 
 
+def test_many_values_are_listed_in_part():
+    with pytest.raises(LabelError, match=r"found label values \[0\.1, 0\.2, 0\.3, 0\.4, 0\.5, \.\.\.\], expected"):
+        check_label_values([0, *(index / 10 for index in range(1, 10))], MSD, source="case.nii")
+
+
 def test_dataset_json_of_msd_is_accepted():
     check_dataset_json(DATASET_JSON, MSD, source="dataset.json")
 

@@ -76,11 +76,13 @@ def test_label_of_another_shape_is_refused(tmp_path):
     assert "found a label of shape (20, 24, 15), expected the image's (20, 24, 16)" in str(error.value.__cause__)
 
 
-def test_unlisted_label_value_is_refused(tmp_path):
-    label = np.full((20, 24, 16), 4, dtype=np.uint8)
+@pytest.mark.parametrize("value", [4, 2.7, -1, np.nan])
+def test_unlisted_label_value_is_refused_and_the_file_named(tmp_path, value):
+    label = np.full((20, 24, 16), value, dtype=np.float32)
     with pytest.raises(RuntimeError) as error:
         build_preprocessing(1.0, schema=MSD)(write_case(tmp_path, label=label))
     assert isinstance(error.value.__cause__, LabelError)
+    assert f"label.nii.gz: found label values [{value:g}" in str(error.value.__cause__)
 
 
 def test_cached_case_is_compact_and_becomes_a_training_patch(tmp_path):
