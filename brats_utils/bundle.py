@@ -5,6 +5,7 @@ take the keys `network_def`, `preprocessing`, `inferer` and `postprocessing` of 
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -76,6 +77,9 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
     ]
     table = "\n".join(["| region | mean Dice | 95% interval | cases |", "|---|---|---|---|", *rows])
     scores = table if rows else "Test scores were not given when this card was written."
+    choice = f"The checkpoint was chosen by validation mean Dice, {checkpoint.mean_dice:.3f}."
+    if math.isnan(checkpoint.mean_dice):
+        choice = "The checkpoint was saved before the first validation."
     labels = ", ".join(f"{value} {tissue}" for value, tissue in schema.tissues.items())
     return f"""# Brain tumour segmentation with SegResNet
 
@@ -87,7 +91,7 @@ SegResNet (Myronenko 2018, arXiv 1810.11654), {config["init_filters"]} filters i
 
 ## Training data
 
-{origin} in `{data}`, voxels of {config["spacing_mm"]:g} mm; {checkpoint.epoch} epochs, seed {config["seed"]}. The checkpoint was chosen by validation mean Dice, {checkpoint.mean_dice:.3f}.
+{origin} in `{data}`, voxels of {config["spacing_mm"]:g} mm; {checkpoint.epoch} epochs, seed {config["seed"]}. {choice}
 
 ## Scores on held-out test cases of the same data
 
@@ -215,7 +219,7 @@ def _describe_model(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, An
         "image_classes": "4 channels: " + ", ".join(CHANNELS),
         "label_classes": "1 channel, integers: " + ", ".join(f"{v} {t}" for v, t in schema.tissues.items()),
         "pred_classes": "3 channels: " + ", ".join(region.name for region in REGIONS),
-        "eval_metrics": {"validation_mean_dice": checkpoint.mean_dice},
+        "eval_metrics": {} if math.isnan(checkpoint.mean_dice) else {"validation_mean_dice": checkpoint.mean_dice},
         "intended_use": "Teaching. Not for clinical use.",
         "network_data_format": {
             "inputs": {"image": {**image, **patch, "value_range": [], "channel_def": dict(enumerate(CHANNELS))}},

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -73,6 +74,13 @@ def test_model_card_says_what_must_not_be_done_and_where_scores_come_from(bundle
     card = write_model_card(load_checkpoint(checkpoint), metrics=METRICS | {"test": scores})
     assert "| WT | 0.500 | 0.250 to 0.750 | 3 |" in card
     assert "Test scores were not given" in write_model_card(load_checkpoint(checkpoint))
+
+
+def test_a_checkpoint_from_before_the_first_validation_gives_valid_json(checkpoint, tmp_path):
+    unscored = replace(load_checkpoint(checkpoint), mean_dice=float("nan"))
+    export_bundle(unscored, tmp_path / "bundle", metrics=METRICS | {"validation_mean_dice": float("nan")})
+    assert "NaN" not in (tmp_path / "bundle/configs/metadata.json").read_text()
+    assert "saved before the first validation" in (tmp_path / "bundle/docs/README.md").read_text()
 
 
 @pytest.mark.parametrize("changed", [{"checkpoint_epoch": 2}, {"validation_mean_dice": 0.2}], ids=str)
