@@ -66,7 +66,6 @@ class Prediction:
         brain: (X, Y, Z) bool, where any channel is not air.
         expected_dice: by region, how far the prediction trusts itself: see `uncertainty.expected_dice`.
         voxel_ml: volume of a voxel in mL.
-        warnings: doubts about the scan, from `read_scan`.
     """
 
     probabilities: torch.Tensor
@@ -76,7 +75,6 @@ class Prediction:
     brain: torch.Tensor
     expected_dice: dict[str, float]
     voxel_ml: float
-    warnings: tuple[str, ...]
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -206,7 +204,7 @@ def predict_scan(predictor: Predictor, scan: Scan | ScanFiles) -> Prediction:
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml, scan.warnings)
+    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml)
 
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:

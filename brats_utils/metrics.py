@@ -206,10 +206,15 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
     return summary | {"mean": {"dice": float(np.mean(means)), "low": low, "high": high, "cases": len(rows)}}
 
 
-def _crop_to_content(*masks: torch.Tensor) -> list[torch.Tensor]:
-    """Cut (X, Y, Z) masks to the box that holds all of them; an empty box keeps one voxel."""
-    found = torch.stack(masks).any(0).nonzero()
+def find_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    """The smallest box that holds all of a (X, Y, Z) mask; the first voxel, if it is empty."""
+    found = mask.nonzero()
     if not len(found):
-        return [mask[:1, :1, :1] for mask in masks]
-    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(found.amin(0), found.amax(0), strict=True))
+        return (slice(1),) * mask.ndim
+    return tuple(slice(int(low), int(high) + 1) for low, high in zip(found.amin(0), found.amax(0), strict=True))
+
+
+def _crop_to_content(*masks: torch.Tensor) -> list[torch.Tensor]:
+    """Cut (X, Y, Z) masks to the box that holds all of them."""
+    box = find_box(torch.stack(masks).any(0))
     return [mask[box] for mask in masks]

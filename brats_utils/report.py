@@ -22,7 +22,7 @@ from IPython.display import HTML
 from PIL import Image
 
 from brats_utils.labels import CHANNELS, REGIONS
-from brats_utils.metrics import Summary
+from brats_utils.metrics import Summary, find_box
 from brats_utils.paths import write_text
 from brats_utils.views import upright_slice, window_volume
 
@@ -142,7 +142,7 @@ def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     """Crop a case to the brain and pack it: a JPEG mosaic a channel, one PNG for all masks."""
-    box = _find_box((case.image != 0).any(0) | case.truth.any(0) | case.prediction.any(0))
+    box = find_box((case.image != 0).any(0) | case.truth.any(0) | case.prediction.any(0))
     image, masks = case.image[:, *box], torch.cat([case.truth, case.prediction])[:, *box].cpu().numpy()
     bits = (
         sum(mask.astype(np.uint8) << place for place, mask in enumerate(masks)) * 4
@@ -173,14 +173,6 @@ def _encode_channels(channels: np.ndarray) -> list[str]:
         if sum(map(len, images)) < MAX_IMAGE_CHARACTERS:
             break
     return images
-
-
-def _find_box(mask: torch.Tensor) -> tuple[slice, ...]:
-    """The smallest box that holds all of a (X, Y, Z) mask."""
-    found = mask.nonzero()
-    if not len(found):
-        return tuple(slice(0, size) for size in mask.shape)
-    return tuple(slice(int(low), int(high) + 1) for low, high in zip(found.amin(0), found.amax(0), strict=True))
 
 
 def _encode_mosaic(volume: np.ndarray, kind: str, **settings: Any) -> str:

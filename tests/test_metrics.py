@@ -6,6 +6,7 @@ from scipy.spatial.distance import cdist, dice
 from brats_utils.metrics import (
     bootstrap_interval,
     dice_per_region,
+    find_box,
     hd95_per_region,
     score_lesions,
     score_row,
@@ -27,6 +28,13 @@ def test_dice_is_twice_the_overlap_over_the_sum_of_sizes():
 def test_perfect_overlap_scores_one_and_none_scores_zero():
     truth = masks([1, 1, 0], [1, 0, 0])
     assert dice_per_region(masks([1, 1, 0], [0, 1, 1]), truth).tolist() == [1, 0]
+
+
+def test_box_holds_the_mask_and_no_more():
+    mask = torch.zeros(5, 6, 7, dtype=torch.bool)
+    assert mask[find_box(mask)].shape == (1, 1, 1)
+    mask[1, 2, 3] = mask[3, 2, 5] = True
+    assert find_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 6))
 
 
 def test_empty_region_scores_one_if_left_empty_and_zero_if_invented():
