@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> None:
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"
     if "04_inference" in notebooks and metrics.is_file():
-        print(f"\nTest cases, held out:\n{format_summary(json.loads(metrics.read_text())['test'])}")
+        print(f"\nTest cases, held out:\n{format_summary(json.loads(metrics.read_text(encoding='utf-8'))['test'])}")
     print(f"\nExecuted notebooks, checkpoints, predictions and metrics.json are in {display_path(output_dir)}/")
 
 
@@ -165,10 +165,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         schema=predictor.schema,
         truth_schema=schema,
     )
-    print(format_summary(json.loads((args.out / "summary.json").read_text())))
+    print(format_summary(json.loads((args.out / "summary.json").read_text(encoding="utf-8"))))
     print(f"Per case: {args.out / 'cases.csv'}; pictures: {report}")
 
 
 def _export(args: argparse.Namespace) -> None:
-    metrics = json.loads(args.metrics.read_text()) if args.metrics else None
+    metrics = json.loads(args.metrics.read_text(encoding="utf-8")) if args.metrics else None
     print(f"MONAI bundle in {export_bundle(load_checkpoint(args.checkpoint.resolve()), args.out, metrics=metrics)}/")

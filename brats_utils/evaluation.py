@@ -168,7 +168,7 @@ def write_evaluation(
     worst_first = [plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}") for v in viewed]
     with replacing(out_dir / "summary.png") as temporary:
         stack_figures([spread, *(render_png(figure) for figure in worst_first)]).save(temporary, "PNG")
-    summary = json.loads((out_dir / "summary.json").read_text())
+    summary = json.loads((out_dir / "summary.json").read_text(encoding="utf-8"))
     return build_report(
         out_dir / "report.html",
         title=title,
