@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _build_parser().parse_args(argv)
     try:
         args.command(args)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         reason: BaseException = error
         while reason.__cause__:  # MONAI's "applying transform …" hides it
             reason = reason.__cause__

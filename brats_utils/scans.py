@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
-from nibabel.filebasedimages import ImageFileError
 
 from brats_utils.labels import CHANNELS
 from brats_utils.paths import display_path
@@ -90,7 +90,7 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
     volumes: list[MetaTensor] = []
     notes: list[str] = []
     for path in paths:
-        source, values = _read_file(path)
+        source, values = read_volume(path)
         channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
         expected = len(CHANNELS) // len(paths)
         if values.ndim not in (3, 4) or len(channels) != expected:
@@ -107,6 +107,45 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
         volumes.append(MetaTensor(torch.from_numpy(channels.astype(np.float32)), affine=source.affine))
     image = _stack(volumes, paths, resample=resample)
     return Scan(image, paths[0], tuple(dict.fromkeys([*notes, *_find_doubts(image)])))
+
+
+def open_volume(path: Path) -> nib.Nifti1Image:
+    """Read the header of a NIfTI file.
+
+    Raises:
+        ScanError: the file is missing, damaged or no NIfTI.
+    """
+    if not path.is_file():
+        raise ScanError(f"{display_path(path)}: not found. Expected a NIfTI file; check the name and the folder.")
+    with _explain_reading(path):
+        return nib.load(path)
+
+
+def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """Read a NIfTI file: its header, and its voxels as they are scaled.
+
+    Raises:
+        ScanError: see `open_volume`; or voxels that are no numbers.
+    """
+    source = open_volume(path)
+    with _explain_reading(path):
+        values = np.asanyarray(source.dataobj)
+    if values.dtype.kind not in "iuf":
+        raise ScanError(
+            f"{display_path(path)}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale."
+        )
+    return source, values
+
+
+@contextmanager
+def _explain_reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # nibabel, gzip and NumPy raise what they like, a damaged size MemoryError
+        reason = str(error) or type(error).__name__
+        raise ScanError(
+            f"{display_path(path)}: cannot be read ({reason}). Expected a NIfTI file; copy or export it again."
+        ) from None
 
 
 def find_tissue(image: torch.Tensor) -> torch.Tensor:
@@ -193,20 +232,6 @@ def _last_word(path: Path) -> str:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _read_file(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    name = display_path(path)
-    if not path.is_file():
-        raise ScanError(f"{name}: not found. Expected a NIfTI file; check the name and the folder.")
-    try:
-        source = nib.load(path)
-        values = np.asanyarray(source.dataobj)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise ScanError(f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again.") from None
-    if values.dtype.kind not in "iuf":
-        raise ScanError(f"{name}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale.")
-    return source, values
 
 
 def _check_voxels(channel: np.ndarray, name: str) -> None:

@@ -1,5 +1,6 @@
 """What is wrong with a scan is noticed, and said in words that help."""
 
+import gzip
 import re
 
 import nibabel as nib
@@ -36,14 +37,24 @@ def fill_air(volumes):
         volume[volume == 0] = 50
 
 
+def change_header(path, offset, number):
+    """Overwrite two bytes of the header: 42 on is the shape, 70 the type of the voxels."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[offset : offset + 2] = number.to_bytes(2, "little")
+    path.write_bytes(gzip.compress(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "not found"),
         (lambda path: path.write_bytes(b"no NIfTI"), "cannot be read"),
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:3000] + b"\xff" * 3000), "cannot be read"),
+        (lambda path: change_header(path, 70, 999), "cannot be read"),
+        (lambda path: [change_header(path, 42 + 2 * axis, 32767) for axis in range(3)], "cannot be read"),
     ],
-    ids=["missing", "foreign", "truncated gzip"],
+    ids=["missing", "foreign", "truncated gzip", "damaged gzip", "unknown type of voxel", "larger than memory"],
 )
 def test_unreadable_file_is_named(tmp_path, damage, message):
     files = write_channels(tmp_path)
