@@ -154,10 +154,11 @@ def find_tissue(image: torch.Tensor) -> torch.Tensor:
 
 
 def find_patients(folder: Path) -> dict[str, ScanFiles]:
-    """List the patients of a folder: each a sub-folder with four scans, or a single 4D file.
+    """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
 
-    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. What is missing or double is
-    left to `read_scan` to refuse, so that one bad patient does not hide the others.
+    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with the word `seg` in
+    their name, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
+    bad patient does not hide the others.
 
     Args:
         folder: of sub-folders, of 4D files, or the folder of one patient.
@@ -173,12 +174,13 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
     if any(_files_of(folder, channel) for channel in CHANNELS):
         return {folder.resolve().name: _scans_of(folder)}
     patients: dict[str, ScanFiles] = {}
+    scans = [path for path in _volumes_of(folder) if not _is_label(path)]
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             patients[entry.name] = _scans_of(entry)
-        elif entry.name.endswith((".nii", ".nii.gz")):
+        elif entry in scans:
             patients[_stem(entry)] = entry
     if not patients:
         raise ScanError(
@@ -189,21 +191,34 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
 
 
 def find_labelled_patients(folder: Path) -> list[LabelledScan]:
-    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside four scans.
+    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside their scans.
 
     Raises:
-        ScanError: if no patient has one.
+        ScanError: if no patient has one, or a patient has two, or no scan beside it.
     """
-    found = []
-    for name, files in find_patients(folder).items():
-        home = files.parent if isinstance(files, Path) else files[0].parent
-        labels = [path for path in sorted(home.glob("*.nii*")) if "seg" in re.split(r"[^a-z]+", _stem(path).lower())]
-        if not isinstance(files, Path) and len(labels) == 1:
+    found, unclear = [], []
+    patients = find_patients(folder)
+    for name, files in patients.items():
+        scans = [files] if isinstance(files, Path) else files
+        home = scans[0].parent if scans else folder / name
+        if home == folder and len(patients) > 1:
+            continue  # 4D files side by side: nothing says whose label it is
+        labels = [path for path in _volumes_of(home) if _is_label(path)]
+        if len(labels) > 1:
+            unclear.append(f"{name} has {len(labels)} labels ({', '.join(path.name for path in labels)})")
+        elif labels and not scans:
+            unclear.append(f"{name} has a label and no scan")
+        elif labels:
             found.append(LabelledScan(name, files, labels[0]))
+    if unclear:
+        raise ScanError(
+            f"{display_path(folder)}: found patients that cannot be scored: {'; '.join(unclear)}. Expected scans and "
+            "one file with `seg` in its name a patient; move the others elsewhere."
+        )
     if not found:
         raise ScanError(
             f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
-            "a patient with four scans and one file with `seg` in its name."
+            "a patient with four scans or one 4D file, and one file with `seg` in its name."
         )
     return found
 
@@ -212,10 +227,20 @@ def _scans_of(folder: Path) -> ScanFiles:
     """The four scans of a patient's folder; a single other NIfTI is taken for a 4D file."""
     found = [_files_of(folder, channel) for channel in CHANNELS]
     if not any(found):
-        volumes = sorted(path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+        volumes = [path for path in _volumes_of(folder) if not _is_label(path)]
         return volumes[0] if len(volumes) == 1 else volumes
     missing = [channel for channel, paths in zip(CHANNELS, found, strict=True) if not paths]
     return [*(path for paths in found for path in paths), *(folder / f"{_word(name)}.nii.gz" for name in missing)]
+
+
+def _volumes_of(folder: Path) -> list[Path]:
+    """NIfTI files, without the `._` files that macOS leaves beside each."""
+    paths = (path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _is_label(path: Path) -> bool:
+    return "seg" in re.split(r"[^a-z]+", _stem(path).lower())
 
 
 def _word(channel: str) -> str:
@@ -223,7 +248,7 @@ def _word(channel: str) -> str:
 
 
 def _files_of(folder: Path, channel: str) -> list[Path]:
-    return sorted(path for path in folder.glob("*.nii*") if _last_word(path) in FILE_NAMES[channel])
+    return [path for path in _volumes_of(folder) if _last_word(path) in FILE_NAMES[channel]]
 
 
 def _last_word(path: Path) -> str:
