@@ -106,9 +106,19 @@ def predict_case(
 
     Returns:
         The prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
+
+    Raises:
+        OSError, LabelError: see `load_truth`.
+        ScanError: see `scans.read_scan`; it names the case or its file.
     """
-    truth = load_truth(case, schema=truth_schema or predictor.schema)  # first, because the rest takes its time
-    scan = read_scan(case.image)
+    return _score_case(predictor, case, load_truth(case, schema=truth_schema or predictor.schema))
+
+
+def _score_case(predictor: Predictor, case: AnyCase, truth: torch.Tensor) -> tuple[Prediction, Row]:
+    try:
+        scan = read_scan(case.image)
+    except ScanError as error:
+        raise ScanError(f"{case.case_id}: {error}") from None
     prediction = predict_scan(predictor, scan)
     row = score_row(case.case_id, prediction.regions, truth, spacing_mm=scan.spacing_mm)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
@@ -117,7 +127,7 @@ def predict_case(
 def evaluate_cases(
     predictor: Predictor, cases: Sequence[AnyCase], out_dir: Path, *, truth_schema: LabelSchema | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predict, save and score cases one by one.
+    """Predict, save and score cases one by one; a wrong label surfaces before the first prediction.
 
     Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json` (by region: mean of
     each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error).
@@ -130,12 +140,19 @@ def evaluate_cases(
 
     Returns:
         The table in `cases.csv`, and the counts of `uncertainty.count_calibration` over all cases.
+
+    Raises:
+        OSError, LabelError: see `load_truth`.
+        ScanError: see `scans.read_scan`; it names the case or its file.
     """
+    schema = truth_schema or predictor.schema
+    for case in cases:
+        load_truth(case, schema=schema)
     rows, counts = [], []
     for case in tqdm(list(cases), desc="Predict and score"):
-        prediction, row = predict_case(predictor, case, truth_schema=truth_schema)
+        truth = load_truth(case, schema=schema)
+        prediction, row = _score_case(predictor, case, truth)
         save_volume(prediction.labels, prediction_path(out_dir, case), like=_reference(case))
-        truth = load_truth(case, schema=truth_schema or predictor.schema)
         counts.append(count_calibration(prediction.probabilities, truth, prediction.brain))
         rows.append(row)
     table, calibration = pd.DataFrame(rows), np.sum(counts, axis=0)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from brats_utils import evaluation
-from brats_utils.evaluation import load_truth, predict_case
+from brats_utils.evaluation import evaluate_cases, load_truth, predict_case
 from brats_utils.labels import MSD, LabelError, labels_to_regions
-from brats_utils.scans import LabelledScan
+from brats_utils.scans import LabelledScan, ScanError
 
 SHAPE = (12, 14, 10)
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, -1, 0, 126], [0, 0, 1, -72], [0, 0, 0, 1]])  # LPS
@@ -78,4 +78,17 @@ def test_a_wrong_label_is_noticed_before_the_prediction(case, monkeypatch):
     monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
     nib.save(nib.Nifti1Image(LABELS, np.eye(4)), case.label)
     with pytest.raises(LabelError, match="another position"):
+        predict_case(None, case, truth_schema=MSD)
+
+
+def test_all_labels_are_checked_before_the_first_prediction(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
+    nib.save(nib.Nifti1Image(LABELS + 4, AFFINE), tmp_path / "other.nii.gz")
+    cases = [case, LabelledScan("two", case.image, tmp_path / "other.nii.gz")]
+    with pytest.raises(LabelError, match=r"other\.nii\.gz: found label values"):
+        evaluate_cases(None, cases, tmp_path / "out", truth_schema=MSD)
+
+
+def test_a_case_whose_scan_is_refused_is_named(case):
+    with pytest.raises(ScanError, match=r"^one: .* holds one value everywhere"):
         predict_case(None, case, truth_schema=MSD)
