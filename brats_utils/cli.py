@@ -13,14 +13,14 @@ from brats_utils.bundle import export_bundle
 from brats_utils.config import PRESETS, load_config
 from brats_utils.evaluation import evaluate_cases, find_cases, format_summary, write_evaluation
 from brats_utils.inference import build_predictor
-from brats_utils.labels import SCHEMAS
+from brats_utils.labels import SCHEMAS, LabelError
 from brats_utils.model import load_checkpoint
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
-from brats_utils.scans import ScanError
+from brats_utils.scans import LabelledScan, ScanError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +77,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
     evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans or a 4D file, and a *seg* file")  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
-    _add_predictor(evaluate, "numbering of the labels in --data")
+    _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
     evaluate.set_defaults(command=_evaluate)
 
     bundle = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
@@ -155,6 +155,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
     schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
     cases = find_cases(data, schema=schema)
+    if not args.schema and isinstance(cases[0], LabelledScan):  # without dataset.json, 1 may be edema or necrosis
+        raise LabelError(
+            f"{display_path(data)}: found labels without a dataset.json that says how they are numbered, expected "
+            f"--schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
+        )
     table, calibration = evaluate_cases(predictor, cases, args.out, truth_schema=schema)
     report = write_evaluation(
         args.out,

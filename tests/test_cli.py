@@ -56,6 +56,25 @@ def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path):
     assert (tmp_path / "predictions/BRATS_009.nii.gz").is_file()
 
 
+def test_evaluate_asks_how_the_labels_of_a_folder_of_patients_are_numbered(phantom_dir, checkpoint, tmp_path, capsys):
+    patient = tmp_path / "patients/one"
+    patient.mkdir(parents=True)
+    (patient / "scan.nii.gz").symlink_to(phantom_dir / "imagesTr/PHANTOM_001.nii.gz")
+    (patient / "seg.nii.gz").symlink_to(phantom_dir / "labelsTr/PHANTOM_001.nii.gz")
+    command = [
+        "evaluate",
+        "--checkpoint",
+        str(checkpoint),
+        "--data",
+        str(patient.parent),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert "expected --schema with one of msd, brats2021, brats2023" in refused(capsys, *command)
+    main([*command, "--schema", "msd"])
+    assert pd.read_csv(tmp_path / "out/cases.csv")["case_id"].tolist() == ["one"]
+
+
 def test_train_leaves_checkpoints(tmp_path, capsys):
     settings = {"phantom_cases": 3, "max_train_epochs": 1, "batch_size": 1, "seed": 7, "spacing_mm": 6}
     changes = [text for name, value in settings.items() for text in ("--set", name, str(value))]
