@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.command(args)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         reason: BaseException = error
-        while reason.__cause__:  # MONAI's "applying transform …" hides it
+        while str(reason).startswith("applying transform") and reason.__cause__:  # MONAI hides what went wrong
             reason = reason.__cause__
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {str(reason) or type(reason).__name__}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -119,6 +119,15 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--schema", choices=SCHEMAS, help=f"{schema_help}; by default that of the training")
 
 
+def _check_folder(out: Path) -> None:
+    """Refuse a file as the folder for predictions now, and not when they are made."""
+    file = next((path for path in (out, *out.parents) if path.is_file()), None)
+    if file:
+        raise NotADirectoryError(
+            f"--out {out}: found the file {file}, expected a folder or nothing. Choose another name."
+        )
+
+
 def _predict(args: argparse.Namespace) -> None:
     four = [args.flair, args.t1, args.t1gd, args.t2]
     ways = [args.image is not None, args.patients is not None, any(four)]
@@ -126,6 +135,7 @@ def _predict(args: argparse.Namespace) -> None:
         raise ScanError(
             "Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2, or --patients with a folder."
         )
+    _check_folder(args.out)
     schema = SCHEMAS[args.schema] if args.schema else None
     predictor = build_predictor(
         [load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips, schema=schema
@@ -152,6 +162,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    _check_folder(args.out)
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
     schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
     cases = find_cases(data, schema=schema)

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brats_utils import cli
 from brats_utils.cli import main
 
 
@@ -108,6 +109,36 @@ def test_missing_checkpoint_is_one_sentence_and_no_traceback(phantom_dir, tmp_pa
     assert message.startswith("error: ")
     assert "03_train makes it" in message
     assert "Traceback" not in message
+
+
+def test_the_librarys_sentence_is_shown_and_not_its_cause(checkpoint, tmp_path, capsys):
+    (tmp_path / "dataset.json").write_text("{}")
+    command = ("evaluate", "--checkpoint", checkpoint, "--data", tmp_path, "--out", tmp_path / "out")
+    assert "Expected MSD's keys, with image and label." in refused(capsys, *command)
+    command = ("export", "--checkpoint", checkpoint, "--out", tmp_path / "dataset.json/sub")
+    assert "could not be written" in refused(capsys, *command)
+
+
+def test_what_monai_wraps_is_shown_without_the_wrapping(checkpoint, phantom_dir, tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **settings):
+        try:
+            raise ValueError("scan.nii.gz: found a moon")
+        except ValueError as error:
+            raise RuntimeError("applying transform <Compose>") from error
+
+    monkeypatch.setattr(cli, "find_cases", fail)
+    command = ("evaluate", "--checkpoint", checkpoint, "--data", phantom_dir, "--out", tmp_path)
+    assert refused(capsys, *command) == "error: scan.nii.gz: found a moon\n"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_in_place_of_the_output_folder_is_refused_before_predicting(
+    checkpoint, phantom_dir, tmp_path, capsys, name
+):
+    (tmp_path / "file").write_text("mine")
+    shared = ("--checkpoint", checkpoint, "--out", tmp_path / name)
+    for command in (("predict", "--image", "a"), ("predict", "--patients", "a"), ("evaluate", "--data", phantom_dir)):
+        assert f"found the file {tmp_path / 'file'}, expected a folder" in refused(capsys, *command, *shared)
 
 
 def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkpoint, tmp_path, capsys):
