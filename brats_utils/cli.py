@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,7 +20,7 @@ from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
-from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
+from brats_utils.runner import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.scans import LabelledScan, ScanError
 
 
@@ -93,7 +94,8 @@ def _run(args: argparse.Namespace) -> None:
     unknown = sorted(set(notebooks) - set(NOTEBOOKS))
     if unknown:
         raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
-    parameters = {name: yaml.safe_load(os.path.expandvars(value)) for name, value in args.parameter}
+    parameters = {name: _parse_yaml(name, os.path.expandvars(value)) for name, value in args.parameter}
+    check_parameters(parameters, notebooks)
     output_dir = resolve_path(parameters.get("output_dir", inspect_parameters(notebooks[0])["output_dir"]))
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"
@@ -102,13 +104,24 @@ def _run(args: argparse.Namespace) -> None:
     print(f"\nExecuted notebooks, checkpoints, predictions and metrics.json are in {display_path(output_dir)}/")
 
 
+def _parse_yaml(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise ParameterError(
+            f"{name}: found {text!r}, which is no YAML ({problem}). Expected a number, a text or {{name: value}}; put "
+            "quotes around text with signs in it."
+        ) from None
+
+
 def _phantom(args: argparse.Namespace) -> None:
     generate_dataset(args.out, num_training=args.cases, spacing_mm=args.spacing, seed=args.seed)
     print(f"{args.cases} cases of {args.spacing:g} mm in {args.out}/")
 
 
 def _train(args: argparse.Namespace) -> None:
-    overrides = {name: yaml.safe_load(value) for name, value in args.set}
+    overrides = {name: _parse_yaml(name, value) for name, value in args.set}
     config = load_config(args.preset, overrides, data=args.data, output_dir=args.out)
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 

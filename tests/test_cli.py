@@ -154,3 +154,9 @@ def test_unknown_notebook_and_unknown_parameter_are_refused(capsys):
     assert "expected some of 01_setup" in refused(capsys, "run", "05_nothing")
     assert "unknown parameter" in refused(capsys, "run", "-p", "prset", "smoke")
     assert "expected str" in refused(capsys, "run", "-p", "preset", "3")
+    assert "output_dir: found 3 (int), expected str" in refused(capsys, "run", "-p", "output_dir", "3")
+
+
+@pytest.mark.parametrize("command", [("run", "-p", "overrides"), ("train", "--set", "overrides")], ids=lambda c: c[0])
+def test_malformed_yaml_is_one_sentence(command, capsys):
+    assert "overrides: found '{seed: 1', which is no YAML" in refused(capsys, *command, "{seed: 1")
