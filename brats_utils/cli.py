@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,14 +14,14 @@ from brats_utils.bundle import export_bundle
 from brats_utils.config import PRESETS, load_config
 from brats_utils.evaluation import evaluate_cases, find_cases, format_summary, write_evaluation
 from brats_utils.inference import build_predictor
-from brats_utils.labels import SCHEMAS
+from brats_utils.labels import SCHEMAS, LabelError
 from brats_utils.model import load_checkpoint
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
-from brats_utils.runner import NOTEBOOKS, ParameterError, inspect_parameters, run_notebooks
-from brats_utils.scans import ScanError
+from brats_utils.runner import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
+from brats_utils.scans import LabelledScan, ScanError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _build_parser().parse_args(argv)
     try:
         args.command(args)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         reason: BaseException = error
-        while reason.__cause__:  # MONAI's "applying transform …" hides it
+        while str(reason).startswith("applying transform") and reason.__cause__:  # MONAI hides what went wrong
             reason = reason.__cause__
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {str(reason) or type(reason).__name__}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -75,9 +76,9 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=_predict)
 
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
-    evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans and a *seg* file")  # fmt: skip
+    evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans or a 4D file, and a *seg* file")  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
-    _add_predictor(evaluate, "numbering of the labels in --data")
+    _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
     evaluate.set_defaults(command=_evaluate)
 
     bundle = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
@@ -93,7 +94,8 @@ def _run(args: argparse.Namespace) -> None:
     unknown = sorted(set(notebooks) - set(NOTEBOOKS))
     if unknown:
         raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
-    parameters = {name: yaml.safe_load(os.path.expandvars(value)) for name, value in args.parameter}
+    parameters = {name: _parse_yaml(name, os.path.expandvars(value)) for name, value in args.parameter}
+    check_parameters(parameters, notebooks)
     output_dir = resolve_path(parameters.get("output_dir", inspect_parameters(notebooks[0])["output_dir"]))
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"
@@ -102,13 +104,24 @@ def _run(args: argparse.Namespace) -> None:
     print(f"\nExecuted notebooks, checkpoints, predictions and metrics.json are in {display_path(output_dir)}/")
 
 
+def _parse_yaml(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise ParameterError(
+            f"{name}: found {text!r}, which is no YAML ({problem}). Expected a number, a text or {{name: value}}; put "
+            "quotes around text with signs in it."
+        ) from None
+
+
 def _phantom(args: argparse.Namespace) -> None:
     generate_dataset(args.out, num_training=args.cases, spacing_mm=args.spacing, seed=args.seed)
     print(f"{args.cases} cases of {args.spacing:g} mm in {args.out}/")
 
 
 def _train(args: argparse.Namespace) -> None:
-    overrides = {name: yaml.safe_load(value) for name, value in args.set}
+    overrides = {name: _parse_yaml(name, value) for name, value in args.set}
     config = load_config(args.preset, overrides, data=args.data, output_dir=args.out)
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 
@@ -119,6 +132,15 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--schema", choices=SCHEMAS, help=f"{schema_help}; by default that of the training")
 
 
+def _check_folder(out: Path) -> None:
+    """Refuse a file as the folder for predictions now, and not when they are made."""
+    file = next((path for path in (out, *out.parents) if path.is_file()), None)
+    if file:
+        raise NotADirectoryError(
+            f"--out {out}: found the file {file}, expected a folder or nothing. Choose another name."
+        )
+
+
 def _predict(args: argparse.Namespace) -> None:
     four = [args.flair, args.t1, args.t1gd, args.t2]
     ways = [args.image is not None, args.patients is not None, any(four)]
@@ -126,6 +148,7 @@ def _predict(args: argparse.Namespace) -> None:
         raise ScanError(
             "Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2, or --patients with a folder."
         )
+    _check_folder(args.out)
     schema = SCHEMAS[args.schema] if args.schema else None
     predictor = build_predictor(
         [load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips, schema=schema
@@ -152,9 +175,15 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    _check_folder(args.out)
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
     schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
     cases = find_cases(data, schema=schema)
+    if not args.schema and isinstance(cases[0], LabelledScan):  # without dataset.json, 1 may be edema or necrosis
+        raise LabelError(
+            f"{display_path(data)}: found labels without a dataset.json that says how they are numbered, expected "
+            f"--schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
+        )
     table, calibration = evaluate_cases(predictor, cases, args.out, truth_schema=schema)
     report = write_evaluation(
         args.out,

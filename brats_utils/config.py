@@ -119,7 +119,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     "laptop": dict(
         roi_size=(48, 48, 48), inference_roi_size=(48, 48, 48), batch_size=4, spacing_mm=2.0, init_filters=8,
-        max_train_epochs=90, initial_learning_rate=3e-3, dropout_prob=0.0, validation_intervals=10, phantom_cases=60,
+        max_train_epochs=45, initial_learning_rate=3e-3, dropout_prob=0.0, validation_intervals=5, phantom_cases=120,
         max_train_images_visualized=3, max_val_images_visualized=2, max_prediction_images_visualized=3,
     ),
     # one T4 with 16 GB, real MSD

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -12,16 +13,19 @@ from tqdm import tqdm
 
 from brats_utils.data import Case, load_cases
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
-from brats_utils.labels import REGIONS, LabelSchema, check_label_values, labels_to_regions
+from brats_utils.labels import REGIONS, LabelError, LabelSchema, check_label_values, labels_to_regions
 from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scores
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_calibration, plot_comparison, plot_scores, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
-from brats_utils.scans import LabelledScan, find_labelled_patients, read_scan
+from brats_utils.scans import LabelledScan, ScanError, find_labelled_patients, open_volume, read_scan, read_volume
 from brats_utils.uncertainty import calibration_error, count_calibration
 from brats_utils.views import turn_volume
 
 AnyCase = Case | LabelledScan
+
+MAX_SHIFT_VOXELS = 0.1
+"""A label this near to the scan's grid lies on it: headers of different programs differ by rounding."""
 
 
 def find_cases(folder: Path, *, schema: LabelSchema) -> Sequence[AnyCase]:
@@ -36,17 +40,58 @@ def find_cases(folder: Path, *, schema: LabelSchema) -> Sequence[AnyCase]:
 
 
 def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:
-    """Read the regions of a case on its own voxel grid.
+    """Read the regions of a case on the voxel grid of its scan.
+
+    A label on the same grid whose axes run in another order or direction is turned. One whose header gives no position
+    is taken as it lies in the file, and so is any label of a scan without a position.
 
     Returns:
         (3, X, Y, Z) bool.
 
     Raises:
-        LabelError: a value that the schema does not list.
+        OSError: a label that cannot be read.
+        ScanError: a scan whose header cannot be read.
+        LabelError: a value that the schema does not list, or a label on another grid than the scan.
     """
-    values = np.asanyarray(nib.load(case.label).dataobj)
+    scan = open_volume(_reference(case))
+    try:
+        source, values = read_volume(case.label)
+    except ScanError as error:
+        raise OSError(str(error)) from None
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
     check_label_values(np.unique(values).tolist(), schema, source=display_path(case.label))
-    return labels_to_regions(torch.from_numpy(values.astype(np.uint8)), schema)
+    labels = _turn_onto_scan(torch.from_numpy(values.astype(np.uint8)), source, scan, case)
+    return labels_to_regions(labels, schema)
+
+
+def _turn_onto_scan(
+    labels: torch.Tensor, source: nib.Nifti1Image, scan: nib.Nifti1Image, case: AnyCase
+) -> torch.Tensor:
+    """Bring (X, Y, Z) labels into the order of the scan's voxels, or refuse them."""
+    shape, name, scan_name = scan.shape[:3], display_path(case.label), display_path(_reference(case))
+    turned, to_scan = labels, np.eye(4)
+    if labels.ndim == 3 and _gives_position(source) and _gives_position(scan):
+        to_scan = np.linalg.inv(scan.affine) @ source.affine
+        turned = turn_volume(labels[None], to_scan)[0]
+        to_scan = to_scan @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_scan), labels.shape)
+    if turned.shape != shape:
+        raise LabelError(
+            f"{name}: found a label of shape {tuple(labels.shape)}, expected {tuple(shape)} as in {scan_name}. "
+            "Check that both files belong to the same case."
+        )
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
+    if not np.abs(to_scan @ corners - corners).max() < MAX_SHIFT_VOXELS:
+        raise LabelError(
+            f"{name}: found a label at another position or with another voxel size than {scan_name}, expected the same "
+            "grid. Resample the label to the scan, or correct the header that is wrong."
+        )
+    return turned
+
+
+def _gives_position(image: nib.Nifti1Image) -> bool:
+    coded = image.header["qform_code"] or image.header["sform_code"]
+    return bool(coded) and bool(abs(np.linalg.det(image.affine)) > 0)
 
 
 def predict_case(
@@ -61,9 +106,20 @@ def predict_case(
 
     Returns:
         The prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
+
+    Raises:
+        OSError, LabelError: see `load_truth`.
+        ScanError: see `scans.read_scan`; it names the case or its file.
     """
-    scan = read_scan(case.image)
-    prediction, truth = predict_scan(predictor, scan), load_truth(case, schema=truth_schema or predictor.schema)
+    return _score_case(predictor, case, load_truth(case, schema=truth_schema or predictor.schema))
+
+
+def _score_case(predictor: Predictor, case: AnyCase, truth: torch.Tensor) -> tuple[Prediction, Row]:
+    try:
+        scan = read_scan(case.image)
+    except ScanError as error:
+        raise ScanError(f"{case.case_id}: {error}") from None
+    prediction = predict_scan(predictor, scan)
     row = score_row(case.case_id, prediction.regions, truth, spacing_mm=scan.spacing_mm)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
 
@@ -71,7 +127,7 @@ def predict_case(
 def evaluate_cases(
     predictor: Predictor, cases: Sequence[AnyCase], out_dir: Path, *, truth_schema: LabelSchema | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predict, save and score cases one by one.
+    """Predict, save and score cases one by one; a wrong label surfaces before the first prediction.
 
     Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json` (by region: mean of
     each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error).
@@ -84,12 +140,19 @@ def evaluate_cases(
 
     Returns:
         The table in `cases.csv`, and the counts of `uncertainty.count_calibration` over all cases.
+
+    Raises:
+        OSError, LabelError: see `load_truth`.
+        ScanError: see `scans.read_scan`; it names the case or its file.
     """
+    schema = truth_schema or predictor.schema
+    for case in cases:
+        load_truth(case, schema=schema)
     rows, counts = [], []
     for case in tqdm(list(cases), desc="Predict and score"):
-        prediction, row = predict_case(predictor, case, truth_schema=truth_schema)
+        truth = load_truth(case, schema=schema)
+        prediction, row = _score_case(predictor, case, truth)
         save_volume(prediction.labels, prediction_path(out_dir, case), like=_reference(case))
-        truth = load_truth(case, schema=truth_schema or predictor.schema)
         counts.append(count_calibration(prediction.probabilities, truth, prediction.brain))
         rows.append(row)
     table, calibration = pd.DataFrame(rows), np.sum(counts, axis=0)

@@ -20,7 +20,7 @@ CHANNELS = ("FLAIR", "T1w", "T1gd", "T2w")
 
 
 class LabelError(ValueError):
-    """Labels, channels or a dataset.json that contradict the schema."""
+    """Labels, channels or a dataset.json that contradict the schema, or a label that does not lie on its scan."""
 
 
 @dataclass(frozen=True)

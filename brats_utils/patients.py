@@ -90,30 +90,33 @@ def predict_patients(
     Returns:
         A row a patient: `patient`, `status` (ok, warning or failed), `reason`, `<region>_ml`, `expected_dice`.
     """
-    rows = []
-    for name, files in tqdm(find_patients(folder).items(), desc="Patients", unit="patient"):
-        try:
-            content = predict_patient(
-                predictor, files, out_dir / name, name=name, resample=resample, overwrite=overwrite
+    rows: list[dict[str, Any]] = []
+    try:
+        for name, files in tqdm(find_patients(folder).items(), desc="Patients", unit="patient"):
+            rows.append(
+                _predict_row(predictor, files, out_dir / name, name=name, resample=resample, overwrite=overwrite)
             )
-        except (ValueError, OSError, RuntimeError) as error:
-            rows.append({"patient": name, "status": "failed", "reason": str(error)})
-            continue
-        volumes = {f"{region}_ml": volume for region, volume in content["volumes_ml"].items()}
-        status, reason = "warning" if content["warnings"] else "ok", " ".join(content["warnings"])
-        rows.append(
-            {
-                "patient": name,
-                "status": status,
-                **volumes,
-                "reason": reason,
-                "expected_dice": content["expected_dice"]["mean"],
-            }
-        )
-    table = pd.DataFrame(rows, columns=["patient", "status", "TC_ml", "WT_ml", "ET_ml", "expected_dice", "reason"])
-    with replacing(out_dir / "patients.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    finally:  # a folder may take hours: what was done before Ctrl-C is listed too
+        table = pd.DataFrame(rows, columns=["patient", "status", "TC_ml", "WT_ml", "ET_ml", "expected_dice", "reason"])
+        if rows:
+            with replacing(out_dir / "patients.csv") as temporary:
+                table.to_csv(temporary, index=False)
     return table
+
+
+def _predict_row(predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, **how: bool) -> dict[str, Any]:
+    """Segment a patient as `predict_patient` does; a row of `predict_patients`, also where that fails."""
+    try:
+        content = predict_patient(predictor, files, out_dir, name=name, **how)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        return {"patient": name, "status": "failed", "reason": str(error) or type(error).__name__}
+    return {
+        "patient": name,
+        "status": "warning" if content["warnings"] else "ok",
+        **{f"{region}_ml": volume for region, volume in content["volumes_ml"].items()},
+        "reason": " ".join(content["warnings"]),
+        "expected_dice": content["expected_dice"]["mean"],
+    }
 
 
 def _last(volume: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from brats_utils.phantom_anatomy import COARSE_MM, Grid, Noise, Tissues, draw_he
 from brats_utils.phantom_image import render
 from brats_utils.phantom_tumour import grow_tumour
 
-VERSION = 2
+VERSION = 3
 """Raise it with every change to what is generated, so that an older phantom is not reused."""
 
 

@@ -140,7 +140,7 @@ def draw_plan(rng: np.random.Generator, tissues: Tissues, *, enhances: bool) -> 
     index = np.unravel_index(rng.choice(odds.size, p=odds / odds.sum()), tissues.wm.shape)
     blobs = _draw_blobs(rng, np.array(index) * COARSE_MM, core_ml)
     size = blobs[0].radius
-    noises = [(Noise(rng, a), Noise(rng, b)) for a, b in ((max(0.7 * size, 6), max(0.3 * size, 4)), (11, 6), (24, 9))]
+    noises = [(Noise(rng, a), Noise(rng, b)) for a, b in ((max(0.7 * size, 6), max(0.3 * size, 4)), (13, 8), (24, 9))]
     return Plan(kind, core_ml, edema_ml, enhancing, float(np.sign(tissues.x[index])), blobs, *noises)
 
 

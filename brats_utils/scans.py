@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
-from nibabel.filebasedimages import ImageFileError
 
 from brats_utils.labels import CHANNELS
 from brats_utils.paths import display_path
@@ -91,7 +91,7 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
     volumes: list[MetaTensor] = []
     notes: list[str] = []
     for path in paths:
-        source, values = _read_file(path)
+        source, values = read_volume(path)
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
             values = values.astype(np.float32)
         channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
@@ -112,16 +112,62 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
     return Scan(image, paths[0], tuple(dict.fromkeys([*notes, *_find_doubts(image)])))
 
 
+def open_volume(path: Path) -> nib.Nifti1Image:
+    """Read the header of a NIfTI file.
+
+    Raises:
+        ScanError: the file is missing, damaged or no NIfTI.
+    """
+    if not path.is_file():
+        raise ScanError(f"{display_path(path)}: not found. Expected a NIfTI file; check the name and the folder.")
+    with _explain_reading(path):
+        source = nib.load(path)
+    if not isinstance(source, nib.Nifti1Pair):
+        raise ScanError(
+            f"{display_path(path)}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with "
+            "nib-convert."
+        )
+    return source
+
+
+def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """Read a NIfTI file: its header, and its voxels as they are scaled.
+
+    Raises:
+        ScanError: see `open_volume`; or voxels that are no numbers.
+    """
+    source = open_volume(path)
+    with _explain_reading(path):
+        values = np.asanyarray(source.dataobj)
+    if values.dtype.kind not in "iuf":
+        raise ScanError(
+            f"{display_path(path)}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale."
+        )
+    return source, values
+
+
+@contextmanager
+def _explain_reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # nibabel, gzip and NumPy raise what they like, a damaged size MemoryError
+        reason = str(error) or type(error).__name__
+        raise ScanError(
+            f"{display_path(path)}: cannot be read ({reason}). Expected a NIfTI file; copy or export it again."
+        ) from None
+
+
 def find_tissue(image: torch.Tensor) -> torch.Tensor:
     """Tell the brain from air, which is exactly 0 in every channel: (C, X, Y, Z) to (X, Y, Z) bool."""
     return torch.from_numpy(np.logical_or.reduce(image.numpy() != 0))  # many times faster than torch's any
 
 
 def find_patients(folder: Path) -> dict[str, ScanFiles]:
-    """List the patients of a folder: each a sub-folder with four scans, or a single 4D file.
+    """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
 
-    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. What is missing or double is
-    left to `read_scan` to refuse, so that one bad patient does not hide the others.
+    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with the word `seg` in
+    their name, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
+    bad patient does not hide the others.
 
     Args:
         folder: of sub-folders, of 4D files, or the folder of one patient.
@@ -137,12 +183,13 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
     if any(_files_of(folder, channel) for channel in CHANNELS):
         return {folder.resolve().name: _scans_of(folder)}
     patients: dict[str, ScanFiles] = {}
+    scans = [path for path in _volumes_of(folder) if not _is_label(path)]
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             patients[entry.name] = _scans_of(entry)
-        elif entry.name.endswith((".nii", ".nii.gz")):
+        elif entry in scans:
             patients[_stem(entry)] = entry
     if not patients:
         raise ScanError(
@@ -153,21 +200,34 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
 
 
 def find_labelled_patients(folder: Path) -> list[LabelledScan]:
-    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside four scans.
+    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside their scans.
 
     Raises:
-        ScanError: if no patient has one.
+        ScanError: if no patient has one, or a patient has two, or no scan beside it.
     """
-    found = []
-    for name, files in find_patients(folder).items():
-        home = files.parent if isinstance(files, Path) else files[0].parent
-        labels = [path for path in sorted(home.glob("*.nii*")) if "seg" in re.split(r"[^a-z]+", _stem(path).lower())]
-        if not isinstance(files, Path) and len(labels) == 1:
+    found, unclear = [], []
+    patients = find_patients(folder)
+    for name, files in patients.items():
+        scans = [files] if isinstance(files, Path) else files
+        home = scans[0].parent if scans else folder / name
+        if home == folder and len(patients) > 1:
+            continue  # 4D files side by side: nothing says whose label it is
+        labels = [path for path in _volumes_of(home) if _is_label(path)]
+        if len(labels) > 1:
+            unclear.append(f"{name} has {len(labels)} labels ({', '.join(path.name for path in labels)})")
+        elif labels and not scans:
+            unclear.append(f"{name} has a label and no scan")
+        elif labels:
             found.append(LabelledScan(name, files, labels[0]))
+    if unclear:
+        raise ScanError(
+            f"{display_path(folder)}: found patients that cannot be scored: {'; '.join(unclear)}. Expected scans and "
+            "one file with `seg` in its name a patient; move the others elsewhere."
+        )
     if not found:
         raise ScanError(
             f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
-            "a patient with four scans and one file with `seg` in its name."
+            "a patient with four scans or one 4D file, and one file with `seg` in its name."
         )
     return found
 
@@ -176,10 +236,20 @@ def _scans_of(folder: Path) -> ScanFiles:
     """The four scans of a patient's folder; a single other NIfTI is taken for a 4D file."""
     found = [_files_of(folder, channel) for channel in CHANNELS]
     if not any(found):
-        volumes = sorted(path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+        volumes = [path for path in _volumes_of(folder) if not _is_label(path)]
         return volumes[0] if len(volumes) == 1 else volumes
     missing = [channel for channel, paths in zip(CHANNELS, found, strict=True) if not paths]
     return [*(path for paths in found for path in paths), *(folder / f"{_word(name)}.nii.gz" for name in missing)]
+
+
+def _volumes_of(folder: Path) -> list[Path]:
+    """NIfTI files, without the `._` files that macOS leaves beside each."""
+    paths = (path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _is_label(path: Path) -> bool:
+    return "seg" in re.split(r"[^a-z]+", _stem(path).lower())
 
 
 def _word(channel: str) -> str:
@@ -187,7 +257,7 @@ def _word(channel: str) -> str:
 
 
 def _files_of(folder: Path, channel: str) -> list[Path]:
-    return sorted(path for path in folder.glob("*.nii*") if _last_word(path) in FILE_NAMES[channel])
+    return [path for path in _volumes_of(folder) if _last_word(path) in FILE_NAMES[channel]]
 
 
 def _last_word(path: Path) -> str:
@@ -196,24 +266,6 @@ def _last_word(path: Path) -> str:
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _read_file(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    name = display_path(path)
-    if not path.is_file():
-        raise ScanError(f"{name}: not found. Expected a NIfTI file; check the name and the folder.")
-    try:
-        source = nib.load(path)
-        values = np.asanyarray(source.dataobj) if isinstance(source, nib.Nifti1Pair) else None
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise ScanError(f"{name}: cannot be read ({error}). Expected a NIfTI file; copy or export it again.") from None
-    if values is None:
-        raise ScanError(
-            f"{name}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with nib-convert."
-        )
-    if values.dtype.kind not in "iuf":
-        raise ScanError(f"{name}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale.")
-    return source, values
 
 
 def _check_voxels(channel: np.ndarray, name: str) -> None:

@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brats_utils import cli
 from brats_utils.cli import main
 
 
@@ -56,6 +57,25 @@ def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path):
     assert (tmp_path / "predictions/BRATS_009.nii.gz").is_file()
 
 
+def test_evaluate_asks_how_the_labels_of_a_folder_of_patients_are_numbered(phantom_dir, checkpoint, tmp_path, capsys):
+    patient = tmp_path / "patients/one"
+    patient.mkdir(parents=True)
+    (patient / "scan.nii.gz").symlink_to(phantom_dir / "imagesTr/PHANTOM_001.nii.gz")
+    (patient / "seg.nii.gz").symlink_to(phantom_dir / "labelsTr/PHANTOM_001.nii.gz")
+    command = [
+        "evaluate",
+        "--checkpoint",
+        str(checkpoint),
+        "--data",
+        str(patient.parent),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert "expected --schema with one of msd, brats2021, brats2023" in refused(capsys, *command)
+    main([*command, "--schema", "msd"])
+    assert pd.read_csv(tmp_path / "out/cases.csv")["case_id"].tolist() == ["one"]
+
+
 def test_train_leaves_checkpoints(tmp_path, capsys):
     settings = {"phantom_cases": 3, "max_train_epochs": 1, "batch_size": 1, "seed": 7, "spacing_mm": 6}
     changes = [text for name, value in settings.items() for text in ("--set", name, str(value))]
@@ -91,6 +111,36 @@ def test_missing_checkpoint_is_one_sentence_and_no_traceback(phantom_dir, tmp_pa
     assert "Traceback" not in message
 
 
+def test_the_librarys_sentence_is_shown_and_not_its_cause(checkpoint, tmp_path, capsys):
+    (tmp_path / "dataset.json").write_text("{}")
+    command = ("evaluate", "--checkpoint", checkpoint, "--data", tmp_path, "--out", tmp_path / "out")
+    assert "Expected MSD's keys, with image and label." in refused(capsys, *command)
+    command = ("export", "--checkpoint", checkpoint, "--out", tmp_path / "dataset.json/sub")
+    assert "could not be written" in refused(capsys, *command)
+
+
+def test_what_monai_wraps_is_shown_without_the_wrapping(checkpoint, phantom_dir, tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **settings):
+        try:
+            raise ValueError("scan.nii.gz: found a moon")
+        except ValueError as error:
+            raise RuntimeError("applying transform <Compose>") from error
+
+    monkeypatch.setattr(cli, "find_cases", fail)
+    command = ("evaluate", "--checkpoint", checkpoint, "--data", phantom_dir, "--out", tmp_path)
+    assert refused(capsys, *command) == "error: scan.nii.gz: found a moon\n"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_in_place_of_the_output_folder_is_refused_before_predicting(
+    checkpoint, phantom_dir, tmp_path, capsys, name
+):
+    (tmp_path / "file").write_text("mine")
+    shared = ("--checkpoint", checkpoint, "--out", tmp_path / name)
+    for command in (("predict", "--image", "a"), ("predict", "--patients", "a"), ("evaluate", "--data", phantom_dir)):
+        assert f"found the file {tmp_path / 'file'}, expected a folder" in refused(capsys, *command, *shared)
+
+
 def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkpoint, tmp_path, capsys):
     volume = np.random.default_rng(0).random((16, 16, 16, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "scan.nii.gz")
@@ -104,3 +154,9 @@ def test_unknown_notebook_and_unknown_parameter_are_refused(capsys):
     assert "expected some of 01_setup" in refused(capsys, "run", "05_nothing")
     assert "unknown parameter" in refused(capsys, "run", "-p", "prset", "smoke")
     assert "expected str" in refused(capsys, "run", "-p", "preset", "3")
+    assert "output_dir: found 3 (int), expected str" in refused(capsys, "run", "-p", "output_dir", "3")
+
+
+@pytest.mark.parametrize("command", [("run", "-p", "overrides"), ("train", "--set", "overrides")], ids=lambda c: c[0])
+def test_malformed_yaml_is_one_sentence(command, capsys):
+    assert "overrides: found '{seed: 1', which is no YAML" in refused(capsys, *command, "{seed: 1")

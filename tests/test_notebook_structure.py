@@ -65,6 +65,15 @@ def test_the_bootstrap_cell_is_the_same_in_all() -> None:
     assert len({cell.source for (cell,) in cells}) == 1
 
 
+def test_04_predicts_and_reads_labels_in_one_numbering() -> None:
+    tree = ast.parse("\n".join(cell.source for cell in code_cells(nbformat.read(FOLDER / "04_inference.ipynb", 4))))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    needed = {"load_cases", "build_predictor", "build_preprocessing", "load_truth", "view_case"}
+    used = {(call.func.id, ast.unparse(k.value)) for call in calls for k in call.keywords if k.arg == "schema"}
+    assert used == {(name, "schema") for name in needed}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "schema"]
+
+
 def test_is_valid_and_has_cell_ids(notebook: NotebookNode) -> None:
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5), "cell ids came with 4.5"

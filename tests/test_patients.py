@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brats_utils.inference import build_predictor
+from brats_utils import patients
+from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.model import load_checkpoint
 from brats_utils.patients import predict_patient, predict_patients
 from brats_utils.scans import ScanError
@@ -82,3 +83,41 @@ def test_one_bad_patient_does_not_stop_the_rest(predictor, phantom_dir, tmp_path
     assert "cannot be read" in table.loc["BROKEN", "reason"]
     assert pd.read_csv(tmp_path / "out/patients.csv")["patient"].tolist() == list(table.index)
     assert not (tmp_path / "out/BROKEN").exists()
+
+
+@pytest.fixture
+def two_patients(phantom_dir, tmp_path):
+    """A folder of two patients, A and B."""
+    folder = tmp_path / "patients"
+    folder.mkdir()
+    for name, source in (("A", "PHANTOM_001"), ("B", "PHANTOM_002")):
+        (folder / f"{name}.nii.gz").symlink_to(phantom_dir / f"imagesTr/{source}.nii.gz")
+    return folder
+
+
+def fail_once(monkeypatch, error):
+    """Let the first patient fail."""
+
+    def predict(*arguments):
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(patients, "predict_scan", predict)
+
+
+def test_a_patient_too_large_for_the_memory_does_not_stop_the_rest(predictor, two_patients, tmp_path, monkeypatch):
+    fail_once(monkeypatch, MemoryError())
+    table = predict_patients(predictor, two_patients, tmp_path / "out")
+    assert table["status"].eq("failed").tolist() == [True, False]
+    assert table["reason"][0] == "MemoryError"
+
+
+def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path, monkeypatch):
+    def predict(*arguments):
+        fail_once(monkeypatch, KeyboardInterrupt())
+        return predict_scan(*arguments)
+
+    monkeypatch.setattr(patients, "predict_scan", predict)
+    with pytest.raises(KeyboardInterrupt):
+        predict_patients(predictor, two_patients, tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out/patients.csv")["patient"].tolist() == ["A"]

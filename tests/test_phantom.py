@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks.phantom import REAL, collect, measure
 from brats_utils import phantom
 from brats_utils.labels import CHANNELS, MSD, check_dataset_json
 from brats_utils.phantom import PhantomCase, generate_case, generate_dataset
@@ -20,6 +21,12 @@ FLAIR, T1GD = CHANNELS.index("FLAIR"), CHANNELS.index("T1gd")
 @pytest.fixture(scope="module")
 def cases() -> list[PhantomCase]:
     return [generate_case(0, i, spacing_mm=SPACING_MM) for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def statistics() -> dict[str, np.ndarray]:
+    """Of cases that no notebook trains on."""
+    return collect([measure(generate_case(50, i, spacing_mm=2)) for i in range(12)])
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +134,9 @@ def test_the_same_phantom_is_reused_and_anything_else_refused(root: Path) -> Non
         generate_dataset(root, **same, seed=1)
     with pytest.raises(FileExistsError, match=r"no readable dataset\.json"):
         generate_dataset(root.parent, **same)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_typical_phantom_lies_in_the_range_of_real_scans(statistics: dict[str, np.ndarray], name: str) -> None:
+    """docs/phantom.md has the statistics, and where those of real scans come from."""
+    assert REAL[name].low <= np.median(statistics[name]) <= REAL[name].high

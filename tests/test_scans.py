@@ -1,5 +1,6 @@
 """What is wrong with a scan is noticed, and said in words that help."""
 
+import gzip
 import re
 
 import nibabel as nib
@@ -36,14 +37,24 @@ def fill_air(volumes):
         volume[volume == 0] = 50
 
 
+def change_header(path, offset, number):
+    """Overwrite two bytes of the header: 42 on is the shape, 70 the type of the voxels."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[offset : offset + 2] = number.to_bytes(2, "little")
+    path.write_bytes(gzip.compress(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "not found"),
         (lambda path: path.write_bytes(b"no NIfTI"), "cannot be read"),
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:3000] + b"\xff" * 3000), "cannot be read"),
+        (lambda path: change_header(path, 70, 999), "cannot be read"),
+        (lambda path: [change_header(path, 42 + 2 * axis, 32767) for axis in range(3)], "cannot be read"),
     ],
-    ids=["missing", "foreign", "truncated gzip"],
+    ids=["missing", "foreign", "truncated gzip", "damaged gzip", "unknown type of voxel", "larger than memory"],
 )
 def test_unreadable_file_is_named(tmp_path, damage, message):
     files = write_channels(tmp_path)
@@ -216,6 +227,47 @@ def test_labelled_patients_are_those_with_a_seg_file(tmp_path):
     assert (found.case_id, found.label.name) == ("a", "seg_consensus.nii.gz")
     with pytest.raises(ScanError, match="found no labelled patient"):
         find_labelled_patients(tmp_path / "b")
+
+
+def write_4d_patient(folder, *labels):
+    folder.mkdir()
+    for name in ("scan_4d", *labels):
+        nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 4)), np.eye(4)), folder / f"{name}.nii.gz")
+    return folder
+
+
+def test_a_label_beside_a_4d_file_is_no_second_scan(tmp_path):
+    patient = write_4d_patient(tmp_path / "a", "seg")
+    assert find_patients(tmp_path) == {"a": patient / "scan_4d.nii.gz"}
+    assert find_patients(patient) == {"scan_4d": patient / "scan_4d.nii.gz"}
+    for folder in (tmp_path, patient):
+        (found,) = find_labelled_patients(folder)
+        assert (found.image, found.label) == (patient / "scan_4d.nii.gz", patient / "seg.nii.gz")
+
+
+def test_folders_without_a_nifti_are_no_labelled_patients(tmp_path):
+    write_4d_patient(tmp_path / "a", "seg")
+    (tmp_path / "notes").mkdir()
+    assert [patient.case_id for patient in find_labelled_patients(tmp_path)] == ["a"]
+
+
+def test_patients_whose_label_is_unclear_are_named(tmp_path):
+    write_4d_patient(tmp_path / "a", "seg")
+    write_4d_patient(tmp_path / "b", "seg_1", "seg_2")
+    (write_4d_patient(tmp_path / "c", "c-seg") / "scan_4d.nii.gz").unlink()
+    with pytest.raises(ScanError, match=r"b has 2 labels \(seg_1.nii.gz, seg_2.nii.gz\); c has a label and no scan"):
+        find_labelled_patients(tmp_path)
+
+
+def test_what_macos_leaves_beside_files_is_no_scan(tmp_path):
+    for path in write_channels(tmp_path / "a", names=("flair", "t1", "t1gd", "t2", "seg")):
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    write_4d_patient(tmp_path / "b").joinpath("._scan_4d.nii.gz").write_bytes(b"Mac OS X")
+    assert [path.name for path in find_patients(tmp_path)["a"]] == [
+        f"{n}.nii.gz" for n in ("flair", "t1", "t1gd", "t2")
+    ]
+    assert find_patients(tmp_path)["b"] == tmp_path / "b/scan_4d.nii.gz"
+    assert [patient.label.name for patient in find_labelled_patients(tmp_path)] == ["seg.nii.gz"]
 
 
 def test_real_scans_are_read_without_a_false_alarm_about_their_channels(real_dir):
