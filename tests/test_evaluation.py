@@ -40,8 +40,9 @@ def test_a_fourth_axis_of_one_is_left_out(case):
     assert torch.equal(load_truth(case, schema=MSD), TRUTH)
 
 
-def test_a_label_without_a_position_is_taken_as_it_lies(case):
-    nib.save(nib.Nifti1Image(LABELS, None), case.label)
+@pytest.mark.parametrize("affine", [None, np.eye(4)], ids=["no code", "identity"])
+def test_a_label_without_a_position_is_taken_as_it_lies(case, affine):
+    nib.save(nib.Nifti1Image(LABELS, affine), case.label)
     assert torch.equal(load_truth(case, schema=MSD), TRUTH)
 
 
@@ -60,7 +61,7 @@ def test_a_label_of_another_shape_than_the_scan_names_both_files(case, position)
 
 
 @pytest.mark.parametrize(
-    "change", [lambda affine: affine @ np.diag([1, 1, 2, 1]), lambda affine: np.eye(4)], ids=["voxel size", "place"]
+    "change", [lambda affine: affine @ np.diag([1, 1, 2, 1]), lambda affine: affine + 5 * (np.arange(4) == 3)], ids=["voxel size", "place"]
 )
 def test_a_label_on_another_grid_is_refused(case, change):
     nib.save(nib.Nifti1Image(LABELS, change(AFFINE)), case.label)
@@ -76,7 +77,7 @@ def test_a_damaged_label_is_named(case):
 
 def test_a_wrong_label_is_noticed_before_the_prediction(case, monkeypatch):
     monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
-    nib.save(nib.Nifti1Image(LABELS, np.eye(4)), case.label)
+    nib.save(nib.Nifti1Image(LABELS, 2 * AFFINE), case.label)
     with pytest.raises(LabelError, match="another position"):
         predict_case(None, case, truth_schema=MSD)
 
