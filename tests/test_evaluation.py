@@ -61,7 +61,9 @@ def test_a_label_of_another_shape_than_the_scan_names_both_files(case, position)
 
 
 @pytest.mark.parametrize(
-    "change", [lambda affine: affine @ np.diag([1, 1, 2, 1]), lambda affine: affine + 5 * (np.arange(4) == 3)], ids=["voxel size", "place"]
+    "change",
+    [lambda affine: affine @ np.diag([1, 1, 2, 1]), lambda affine: affine + 5 * (np.arange(4) == 3)],
+    ids=["voxel size", "place"],
 )
 def test_a_label_on_another_grid_is_refused(case, change):
     nib.save(nib.Nifti1Image(LABELS, change(AFFINE)), case.label)
