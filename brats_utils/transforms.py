@@ -125,8 +125,9 @@ class FindCentresd(MapTransform):
 class RandAppearanced(MapTransform, Randomizable):
     """Change how each channel of a patch looks, and not what is in it: as if another scanner had taken it.
 
-    Every channel gets a contrast curve, a brightness and a bias field of its own, now and then blur or noise. Then
-    shapes, and what is brighter than what, are left to learn. In the spirit of SynthSeg (Billot 2023, arXiv 2107.09559).
+    Every channel gets a contrast curve, a brightness and a bias field of its own, now and then blur or noise; now and
+    then one says next to nothing. Then shapes, and what is brighter than what, are left to learn. In the spirit of
+    SynthSeg (Billot 2023, arXiv 2107.09559).
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -138,17 +139,19 @@ class RandAppearanced(MapTransform, Randomizable):
 
     def _change(self, image: torch.Tensor) -> torch.Tensor:
         tissue, place = image != 0, ((image + 3) / 9).clamp_(0, 1)  # z-scores lie between -3 and 6
-        image = image + self._draw(4.5, image) * place * (1 - place)  # the ends stay, the middle bends
-        lattice = torch.as_tensor(self.R.uniform(-0.25, 0.25, (len(image), 3, 3, 3)), dtype=torch.float32)
-        image = image * self._draw(0.3, image).exp() + (self._draw(0.45, image) + _stretch(lattice, image.shape[1:]))
-        for channel, (blurred, noisy) in enumerate(self.R.rand(len(image), 2)):
-            if blurred < 0.2:
+        image = image + self._draw(6, image) * place * (1 - place)  # the ends stay, the middle bends
+        lattice = torch.as_tensor(self.R.uniform(-0.33, 0.33, (len(image), 3, 3, 3)), dtype=torch.float32)
+        image = image * self._draw(0.4, image).exp() + (self._draw(0.6, image) + _stretch(lattice, image.shape[1:]))
+        for channel, (blurred, noisy, lost) in enumerate(self.R.rand(len(image), 3)):
+            if blurred < 0.25:
                 sigma = float(self.R.uniform(0.3, 0.9))  # voxels
                 image[channel] = GaussianSmooth(sigma)(image[channel : channel + 1])[0]
-            if noisy < 0.3:
+            if noisy < 0.4:
                 generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
                 noise = torch.randn(image.shape[1:], generator=generator)
-                image[channel] += float(self.R.uniform(0, 0.3)) * noise
+                image[channel] += float(self.R.uniform(0, 0.4)) * noise
+            if lost < 0.08:
+                image[channel] *= float(self.R.uniform(0, 0.5))
         return torch.where(tissue, image, 0.0)
 
     def _draw(self, most: float, image: torch.Tensor) -> torch.Tensor:

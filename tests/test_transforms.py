@@ -138,4 +138,4 @@ def test_appearance_keeps_the_order_of_dark_and_bright_within_a_channel():
     changes = RandAppearanced("image").set_random_state(0)
     for _ in range(20):
         changed = changes({"image": image})["image"]
-        assert (changed[:, 9:15, 9:15, 9:15].mean((1, 2, 3)) > changed[:, :6].mean((1, 2, 3)) + 1).all()
+        assert (changed[:, 9:15, 9:15, 9:15].mean((1, 2, 3)) > changed[:, :6].mean((1, 2, 3))).all()
