@@ -181,7 +181,15 @@ def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, 
     """Build a loader of whole cases, one a batch; each process takes other cases, none is given twice to fill up.
 
     Arguments as for `build_train_loader`.
+
+    Raises:
+        ValueError: if there is no case.
     """
+    if len(dataset) == 0:
+        raise ValueError(
+            "Found no case to validate on, expected one at least. Give data with three labelled cases or more, and another "
+            "output_dir."
+        )
     mine = range(rank, len(dataset), world_size)
     return _build_loader(Subset(dataset, mine), num_workers=num_workers, batch_size=1)
 

@@ -156,7 +156,7 @@ def generate_dataset(
         workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator", idle_worker_timeout=20)
         for _ in tqdm(workers(jobs), desc="Phantom", total=num_training + num_test):
             pass
-        (partial / "dataset.json").write_text(json.dumps(document, indent=1))
+        (partial / "dataset.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         partial.replace(root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -209,8 +209,8 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
     """Refuse a folder that holds anything but the phantom described."""
     path = root / "dataset.json"
     try:
-        found = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         found = None
     if found == document:
         return

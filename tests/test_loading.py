@@ -120,6 +120,12 @@ def test_each_case_is_validated_by_one_process_only(cases):
     assert sorted(ids) == [case.case_id for case in cases[:3]]
 
 
+def test_no_case_to_validate_on_is_refused():
+    dataset = build_dataset([], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=build_eval_transform(MSD))
+    with pytest.raises(ValueError, match=r"no case to validate on, expected one at least\. Give data with three"):
+        build_eval_loader(dataset, num_workers=0)
+
+
 def test_prepared_files_are_used_again(cases, tmp_path):
     build_patches(cases[:2], cache="disk", cache_dir=tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
