@@ -66,7 +66,7 @@ REAL: dict[str, Range] = {
     "enhancing, mL": Range(2.6, 25, 64),
     "sphericity of WT": _around(0.67, by=0.15),
     "sphericity of TC": _around(0.82, by=0.15),
-    "sphericity of ET": _around(0.63, by=0.15),
+    "sphericity of ET": _around(0.63, by=0.2),
     "edema to core, median mm": _around(5, by=4),
     "edema to core, percentile 95 mm": _around(19, by=8),
 }  # fmt: skip

@@ -99,7 +99,7 @@ def render(
         normal = (tissues.brain > 0.55) & (whole < -4)
         mean, spread = float(clean[normal].mean()), float(clean[normal].std())
         clean += spread * extras[name]
-        for mm, most in ((7, 0.2), (22, 0.45)):  # no two regions of a tissue are alike, nor alike in all sequences
+        for mm, most in ((7, 0.35), (22, 0.6)):  # no two regions of a tissue are alike, nor alike in all sequences
             clean += spread * rng.uniform(0.1, 1) * most * Noise(rng, mm).on(grid)
         for part, contrast, sd, texture in zip(parts, contrasts[name], look.texture, textures, strict=True):
             rough = sd * calm * rng.uniform(0.6, 1.2)

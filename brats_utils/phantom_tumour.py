@@ -8,10 +8,10 @@ import numpy as np
 from brats_utils.phantom_anatomy import COARSE_MM, Grid, Head, Noise, Tissues, field_grid, interpolate
 
 KINDS = {
-    "ring": (0.40, 0.35, 0.75),  # necrosis inside an incomplete rim
-    "curly": (0.25, 0.35, 0.65),  # enhancing sheets folded through the core, like a cauliflower cut open
-    "solid": (0.20, 0.70, 0.97),  # no dark centre
-    "patchy": (0.15, 0.03, 0.25),  # a few nodules in a non-enhancing core
+    "ring": (0.35, 0.40, 0.80),  # necrosis inside an incomplete rim
+    "curly": (0.20, 0.35, 0.65),  # enhancing sheets folded through the core, like a cauliflower cut open
+    "solid": (0.28, 0.70, 0.97),  # no dark centre
+    "patchy": (0.17, 0.03, 0.25),  # a few nodules in a non-enhancing core
 }
 """Enhancing kinds: how often, least and largest share of the core that enhances.
 
@@ -140,7 +140,7 @@ def draw_plan(rng: np.random.Generator, tissues: Tissues, *, enhances: bool) -> 
     index = np.unravel_index(rng.choice(odds.size, p=odds / odds.sum()), tissues.wm.shape)
     blobs = _draw_blobs(rng, np.array(index) * COARSE_MM, core_ml)
     size = blobs[0].radius
-    noises = [(Noise(rng, a), Noise(rng, b)) for a, b in ((max(0.7 * size, 6), max(0.3 * size, 4)), (13, 8), (24, 9))]
+    noises = [(Noise(rng, a), Noise(rng, b)) for a, b in ((max(0.7 * size, 6), max(0.3 * size, 4)), (18, 11), (24, 9))]
     return Plan(kind, core_ml, edema_ml, enhancing, float(np.sign(tissues.x[index])), blobs, *noises)
 
 

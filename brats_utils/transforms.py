@@ -218,7 +218,7 @@ def build_cached_transform(spacing_mm: float, *, schema: LabelSchema) -> Compose
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema) -> Compose:
     """Build the random part: crop first, so that all else touches only the patch.
 
-    Two patches in three have a tumour voxel at their centre, the third has any other.
+    One patch in two has a tumour voxel at its centre, the other a voxel without.
 
     Args:
         roi_size: patch size in voxels.
@@ -231,7 +231,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
     return Compose(
         [
             RandCropByPosNegLabeld(
-                IMAGE_LABEL, "label", spatial_size=roi_size, pos=2, neg=1, num_samples=1, allow_smaller=True,
+                IMAGE_LABEL, "label", spatial_size=roi_size, pos=1, neg=1, num_samples=1, allow_smaller=True,
                 fg_indices_key=CENTRES[0], bg_indices_key=CENTRES[1],
             ),
             DeleteItemsd(CENTRES),

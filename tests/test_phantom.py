@@ -107,7 +107,7 @@ def test_edema_keeps_mostly_to_white_matter_and_out_of_the_ventricles(cases: lis
         edema = case.label == MSD.edema
         shares.append(tissues.wm[edema].mean())
         assert tissues.ventricle[edema].mean() < 0.05
-    assert min(shares) > 0.45  # white matter is .36 of the whole brain
+    assert min(shares) > 0.42  # white matter is .36 of the whole brain
     assert np.mean(shares) > 0.6
 
 
