@@ -1,11 +1,11 @@
-"""`python -m benchmarks [loading steps waiting tables inference scaling quality]`; all of them by default. `labels` reads a finished run."""
+"""`python -m benchmarks [loading steps waiting tables inference scaling phantom quality]`; all of them by default. `labels` reads a finished run."""
 
 import importlib
 import sys
 
 from benchmarks.common import describe_machine
 
-ALL = ("loading", "steps", "waiting", "tables", "inference", "scaling", "quality")
+ALL = ("loading", "steps", "waiting", "tables", "inference", "scaling", "phantom", "quality")
 
 if __name__ == "__main__":
     print(describe_machine())

@@ -22,7 +22,7 @@ from brats_utils.training import train_epochs
 
 BUDGET = 5.5
 """How many times our seconds the classic recipe gets."""
-LEVELS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8)
+LEVELS = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75)
 Curve = list[tuple[float, float]]
 
 
