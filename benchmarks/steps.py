@@ -56,12 +56,14 @@ def build_contenders(model, batch, device: torch.device) -> dict[str, Callable[[
         )
         return lambda: train_step(state, batch).item()
 
-    contenders = {
-        "classic": lambda: trainer.step(batch),
-        "ours, but float32": ours(torch.float32),
-        f"ours ({str(fast).removeprefix('torch.')})": ours(fast),
-        "ours, channels last": ours(fast, prepare=lambda network: network.to(memory_format=torch.channels_last_3d)),
-    }
+    def channels_last(network: torch.nn.Module) -> torch.nn.Module:
+        return network.to(memory_format=torch.channels_last_3d)
+
+    contenders = {"classic": lambda: trainer.step(batch)}
+    for precision in sorted({torch.float32, fast}, key=str):
+        name = str(precision).removeprefix("torch.")
+        contenders[f"ours, {name}"] = ours(precision)
+        contenders[f"ours, {name}, channels last"] = ours(precision, prepare=channels_last)
     if device.type == "cuda":  # on a CPU with bfloat16, torch 2.13 fails to compile 3D convolutions
         contenders["ours, torch.compile"] = ours(fast, prepare=torch.compile)
     return contenders

@@ -175,7 +175,7 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
         "inferer": {
             "_target_": "SlidingWindowInferer",
             "roi_size": list(config["inference_roi_size"]),
-            "sw_batch_size": 1,
+            "sw_batch_size": 2,
             "overlap": 0.25,
             "mode": "gaussian",
         },

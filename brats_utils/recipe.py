@@ -14,7 +14,15 @@ from brats_utils.config import Config
 from brats_utils.data import load_cases, prepare_dataset, split_cases
 from brats_utils.labels import SCHEMAS
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
-from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
+from brats_utils.model import (
+    RegionLoss,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    choose_device,
+    choose_layout,
+    choose_precision,
+)
 from brats_utils.paths import resolve_path, write_text
 from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
 from brats_utils.training import TrainingState, load_progress, save_on_interrupt, save_progress, train_epochs
@@ -118,7 +126,9 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
         num_steps: optimiser steps of the whole training.
     """
     device = choose_device()
-    model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob).to(device)
+    precision = choose_precision(device)
+    model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)
+    model = model.to(device, memory_format=choose_layout(device, precision))  # type: ignore[call-overload]
     optimizer = build_optimizer(
         model, name=config.optimizer, learning_rate=config.initial_learning_rate, weight_decay=config.weight_decay
     )
@@ -135,5 +145,5 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
         ),
         optimizer=optimizer,
         schedule=build_schedule(optimizer, name=config.schedule, num_steps=num_steps),
-        precision=choose_precision(device),
+        precision=precision,
     )
