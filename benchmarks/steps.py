@@ -8,7 +8,8 @@ import torch
 from benchmarks import classic
 from benchmarks.common import print_table, time_interleaved
 from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
-from brats_utils.training import TrainingState, train_step
+from brats_utils.progress import TrainingState
+from brats_utils.training import train_step
 
 SETTINGS = {
     "laptop: 4 x 48^3, 8 filters": (4, (48, 48, 48), 8),

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from brats_utils.checkpoints import Checkpoint, CheckpointError
 from brats_utils.inference import MIN_ENHANCING_ML, MIN_TUMOUR_ML
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
 from brats_utils.metrics import Summary
-from brats_utils.model import Checkpoint, CheckpointError
 from brats_utils.paths import REPOSITORY, display_path, replacing, write_text
 
 

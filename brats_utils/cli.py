@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from brats_utils.bundle import export_bundle
+from brats_utils.checkpoints import load_checkpoint
 from brats_utils.config import PRESETS, load_config
 from brats_utils.evaluation import evaluate_cases, find_cases, format_summary, write_evaluation
 from brats_utils.inference import build_predictor
 from brats_utils.labels import SCHEMAS, LabelError
-from brats_utils.model import load_checkpoint
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset

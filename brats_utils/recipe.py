@@ -24,8 +24,9 @@ from brats_utils.model import (
     choose_precision,
 )
 from brats_utils.paths import resolve_path, write_text
+from brats_utils.progress import TrainingState, load_progress, save_on_interrupt, save_progress
 from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
-from brats_utils.training import TrainingState, load_progress, save_on_interrupt, save_progress, train_epochs
+from brats_utils.training import train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 

@@ -36,7 +36,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network at 4 mm: enough to see that files go in and out, and that some voxels are called tumour."""
     import torch
 
-    from brats_utils.model import Checkpoint, build_model, save_checkpoint
+    from brats_utils.checkpoints import Checkpoint, save_checkpoint
+    from brats_utils.model import build_model
 
     torch.manual_seed(0)
     state = {"optimizer": {}, "schedule": {}, "scaler": {}}

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from test_training import ROI, make_cases, make_loaders, make_state
 
-import brats_utils.training as training
-from brats_utils.training import LAST, PREVIOUS, load_progress, save_progress, train_epochs
+from brats_utils import progress, training
+from brats_utils.progress import LAST, PREVIOUS, load_progress, save_progress
+from brats_utils.training import train_epochs
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -18,8 +19,8 @@ def die(*_: Any, **__: Any) -> None:
 
 
 def die_when_called(name: str, *, times: int) -> None:
-    """Let a function of `training`, or of `os`, kill the process at its n-th call, half done where it writes a file."""
-    module = training if hasattr(training, name) else os
+    """Let a function that `training` or `progress` calls, or one of `os`, kill the process at its n-th call, half done where it writes a file."""
+    module = next((module for module in (training, progress) if hasattr(module, name)), os)
     inner, calls = getattr(module, name), iter(range(1, 100))
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from brats_utils.bundle import export_bundle, write_model_card
+from brats_utils.checkpoints import CheckpointError, load_checkpoint
 from brats_utils.inference import Predictor, predict_scan
 from brats_utils.labels import MSD
-from brats_utils.model import CheckpointError, load_checkpoint
 
 METRICS = {"checkpoint_epoch": 1, "validation_mean_dice": 0.1, "test": {}}
 """As notebook 04 writes them for the checkpoint of these tests."""

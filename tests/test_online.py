@@ -12,8 +12,10 @@ import torch
 import wandb
 from wandb_server import WandbServer
 
+from brats_utils.checkpoints import load_checkpoint
 from brats_utils.labels import REGIONS
-from brats_utils.model import build_model, build_optimizer, build_schedule, load_checkpoint
+from brats_utils.model import build_model, build_optimizer, build_schedule
+from brats_utils.progress import TrainingError, TrainingState, save_progress
 from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, TableCase, build_data_table, build_prediction_table
 from brats_utils.tracking import (
     alert_divergence,
@@ -25,7 +27,6 @@ from brats_utils.tracking import (
     resolve_mode,
     start_run,
 )
-from brats_utils.training import TrainingError, TrainingState, save_progress
 
 KEY = 20 * "b2"
 CONFIG = {"init_filters": 8, "dropout_prob": 0.0, "seed": 0}

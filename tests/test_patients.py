@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from brats_utils import patients
+from brats_utils.checkpoints import load_checkpoint
 from brats_utils.inference import build_predictor, predict_scan
-from brats_utils.model import load_checkpoint
 from brats_utils.patients import predict_patient, predict_patients
 from brats_utils.scans import ScanError
 

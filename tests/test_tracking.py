@@ -3,6 +3,7 @@ import os
 import pytest
 from wandb_log import read_artifacts, read_history, read_records
 
+from brats_utils.progress import TrainingError
 from brats_utils.tracking import (
     PROJECT,
     alert_divergence,
@@ -14,7 +15,6 @@ from brats_utils.tracking import (
     resolve_mode,
     start_run,
 )
-from brats_utils.training import TrainingError
 
 PLANTED_KEY = 20 * "a1"  # forty characters, as W&B's keys have
 

@@ -19,7 +19,8 @@ from brats_utils.inference import predict_logits
 from brats_utils.labels import MSD
 from brats_utils.paths import write_text
 from brats_utils.phantom import generate_dataset
-from brats_utils.training import TrainingError, save_on_interrupt, train_step
+from brats_utils.progress import TrainingError, save_on_interrupt
+from brats_utils.training import train_step
 from brats_utils.transforms import build_preprocessing
 
 TESTS = Path(__file__).parent
@@ -138,7 +139,7 @@ class State:
 
 HOLD = """
 import sys, pathlib
-from brats_utils.training import _lock
+from brats_utils.progress import _lock
 with _lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
