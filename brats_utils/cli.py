@@ -13,7 +13,8 @@ import yaml
 from brats_utils.bundle import export_bundle
 from brats_utils.checkpoints import load_checkpoint
 from brats_utils.config import PRESETS, load_config
-from brats_utils.evaluation import evaluate_cases, find_cases, format_summary, write_evaluation
+from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
+from brats_utils.folders import LabelledScan
 from brats_utils.inference import build_predictor
 from brats_utils.labels import SCHEMAS, LabelError
 from brats_utils.paths import display_path, resolve_path
@@ -21,7 +22,8 @@ from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
-from brats_utils.scans import LabelledScan, ScanError
+from brats_utils.scans import ScanError
+from brats_utils.truth import find_cases
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -11,89 +10,17 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.data import Case, load_cases
+from brats_utils.folders import LabelledScan
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
-from brats_utils.labels import REGIONS, LabelError, LabelSchema, check_label_values, labels_to_regions
+from brats_utils.labels import REGIONS, LabelSchema
 from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scores
-from brats_utils.paths import display_path, replacing, write_text
+from brats_utils.paths import replacing, write_text
 from brats_utils.plots import plot_calibration, plot_comparison, plot_scores, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
-from brats_utils.scans import LabelledScan, ScanError, find_labelled_patients, open_volume, read_scan, read_volume
+from brats_utils.scans import ScanError, read_scan
+from brats_utils.truth import AnyCase, load_truth, reference_path
 from brats_utils.uncertainty import calibration_error, count_calibration
 from brats_utils.views import turn_volume
-
-AnyCase = Case | LabelledScan
-
-MAX_SHIFT_VOXELS = 0.1
-"""A label this near to the scan's grid lies on it: headers of different programs differ by rounding."""
-
-
-def find_cases(folder: Path, *, schema: LabelSchema) -> Sequence[AnyCase]:
-    """List the labelled cases of a folder in the layout of MSD, or with a folder a patient.
-
-    Raises:
-        DataError, LabelError: see `data.load_cases`.
-        ScanError: see `scans.find_labelled_patients`.
-    """
-    is_msd = (folder / "dataset.json").is_file()
-    return load_cases(folder, schema=schema) if is_msd else find_labelled_patients(folder)
-
-
-def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:
-    """Read the regions of a case on the voxel grid of its scan.
-
-    A label on the same grid whose axes run in another order or direction is turned. One whose header gives no position
-    is taken as it lies in the file, and so is any label of a scan without a position.
-
-    Returns:
-        (3, X, Y, Z) bool.
-
-    Raises:
-        OSError: a label that cannot be read.
-        ScanError: a scan whose header cannot be read.
-        LabelError: a value that the schema does not list, or a label on another grid than the scan.
-    """
-    scan = open_volume(_reference(case))
-    try:
-        source, values = read_volume(case.label)
-    except ScanError as error:
-        raise OSError(str(error)) from None
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    check_label_values(np.unique(values).tolist(), schema, source=display_path(case.label))
-    labels = _turn_onto_scan(torch.from_numpy(values.astype(np.uint8)), source, scan, case)
-    return labels_to_regions(labels, schema)
-
-
-def _turn_onto_scan(
-    labels: torch.Tensor, source: nib.Nifti1Image, scan: nib.Nifti1Image, case: AnyCase
-) -> torch.Tensor:
-    """Bring (X, Y, Z) labels into the order of the scan's voxels, or refuse them."""
-    shape, name, scan_name = scan.shape[:3], display_path(case.label), display_path(_reference(case))
-    turned, to_scan = labels, np.eye(4)
-    if labels.ndim == 3 and _gives_position(source) and _gives_position(scan):
-        to_scan = np.linalg.inv(scan.affine) @ source.affine
-        turned = turn_volume(labels[None], to_scan)[0]
-        to_scan = to_scan @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_scan), labels.shape)
-    if turned.shape != shape:
-        raise LabelError(
-            f"{name}: found a label of shape {tuple(labels.shape)}, expected {tuple(shape)} as in {scan_name}. "
-            "Check that both files belong to the same case."
-        )
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
-    if not np.abs(to_scan @ corners - corners).max() < MAX_SHIFT_VOXELS:
-        raise LabelError(
-            f"{name}: found a label at another position or with another voxel size than {scan_name}, expected the same "
-            "grid. Resample the label to the scan, or correct the header that is wrong."
-        )
-    return turned
-
-
-def _gives_position(image: nib.Nifti1Image) -> bool:
-    """Whether a header says where its voxels lie; tools that do not know write no code, or an identity matrix."""
-    coded = image.header["qform_code"] or image.header["sform_code"]
-    known = abs(np.linalg.det(image.affine)) > 0 and not np.array_equal(image.affine, np.eye(4))
-    return bool(coded) and bool(known)
 
 
 def predict_case(
@@ -154,7 +81,7 @@ def evaluate_cases(
     for case in tqdm(list(cases), desc="Predict and score"):
         truth = load_truth(case, schema=schema)
         prediction, row = _score_case(predictor, case, truth)
-        save_volume(prediction.labels, prediction_path(out_dir, case), like=_reference(case))
+        save_volume(prediction.labels, prediction_path(out_dir, case), like=reference_path(case))
         counts.append(count_calibration(prediction.probabilities, truth, prediction.brain))
         rows.append(row)
     table, calibration = pd.DataFrame(rows), np.sum(counts, axis=0)
@@ -194,7 +121,7 @@ def view_case(
     truth = load_truth(case, schema=truth_schema or schema)
     predicted = load_truth(LabelledScan(case.case_id, case.image, prediction_path(out_dir, case)), schema=schema)
     image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in (scan.image, truth, predicted))
-    width, depth, height = nib.as_closest_canonical(nib.load(_reference(case))).header.get_zooms()[:3]
+    width, depth, height = nib.as_closest_canonical(nib.load(reference_path(case))).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 
 
@@ -275,7 +202,3 @@ def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows).set_index(["region", "metric"])
-
-
-def _reference(case: AnyCase) -> Path:
-    return case.image if isinstance(case.image, Path) else case.image[0]

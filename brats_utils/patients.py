@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from brats_utils.folders import find_patients
 from brats_utils.inference import Predictor, predict_scan, save_volume
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_prediction, render_png
-from brats_utils.scans import ScanError, ScanFiles, find_patients, read_scan
+from brats_utils.scans import ScanError, ScanFiles, read_scan
 from brats_utils.views import turn_volume
 
 DISCLAIMER = "Not for clinical use."
@@ -82,7 +83,7 @@ def predict_patients(
 
     Args:
         predictor: networks and settings.
-        folder: see `scans.find_patients`.
+        folder: see `folders.find_patients`.
         out_dir: gets a folder a patient, and `patients.csv`.
         resample: bring scans on different grids to that of the first.
         overwrite: replace earlier predictions.

@@ -1,6 +1,5 @@
-"""A patient's scans: found on disk, read, and checked before a network sees them."""
+"""A patient's scans: read, and checked before a network sees them."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +16,6 @@ from brats_utils.paths import display_path
 
 ScanFiles = Path | Sequence[Path]
 """One 4D NIfTI, or four 3D ones in the order of `CHANNELS`."""
-
-FILE_NAMES = {
-    "FLAIR": ("flair", "t2f"),
-    "T1w": ("t1", "t1w", "t1n"),
-    "T1gd": ("t1gd", "t1ce", "t1c"),
-    "T2w": ("t2", "t2w"),
-}
-"""Last words of file names, as in `BraTS2021_00000_t1ce.nii.gz`. Source: the releases of BraTS 2021 and 2023."""
 
 BRAIN_ML = (700, 2300)
 """Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
@@ -56,21 +47,6 @@ class Scan:
     def spacing_mm(self) -> tuple[float, ...]:
         """Size of a voxel along each axis of the files' grid."""
         return tuple(float(size) for size in self.image.pixdim)
-
-
-@dataclass(frozen=True)
-class LabelledScan:
-    """A patient's scans with a label to score against.
-
-    Attributes:
-        case_id: name of the patient.
-        image: what `read_scan` takes.
-        label: integer labels on the scans' grid.
-    """
-
-    case_id: str
-    image: ScanFiles
-    label: Path
 
 
 def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
@@ -160,112 +136,6 @@ def _explain_reading(path: Path) -> Iterator[None]:
 def find_tissue(image: torch.Tensor) -> torch.Tensor:
     """Tell the brain from air, which is exactly 0 in every channel: (C, X, Y, Z) to (X, Y, Z) bool."""
     return torch.from_numpy(np.logical_or.reduce(image.numpy() != 0))  # many times faster than torch's any
-
-
-def find_patients(folder: Path) -> dict[str, ScanFiles]:
-    """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
-
-    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with the word `seg` in
-    their name, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
-    bad patient does not hide the others.
-
-    Args:
-        folder: of sub-folders, of 4D files, or the folder of one patient.
-
-    Returns:
-        Files by patient, sorted by name.
-
-    Raises:
-        ScanError: if there are neither sub-folders nor NIfTI files.
-    """
-    if not folder.is_dir():
-        raise ScanError(f"{display_path(folder)}: not found, or no folder. Expected a folder of patients.")
-    if any(_files_of(folder, channel) for channel in CHANNELS):
-        return {folder.resolve().name: _scans_of(folder)}
-    patients: dict[str, ScanFiles] = {}
-    scans = [path for path in _volumes_of(folder) if not _is_label(path)]
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            patients[entry.name] = _scans_of(entry)
-        elif entry in scans:
-            patients[_stem(entry)] = entry
-    if not patients:
-        raise ScanError(
-            f"{display_path(folder)}: found no patient, expected sub-folders with four scans each "
-            f"(names ending in {', '.join(words[0] for words in FILE_NAMES.values())}) or 4D NIfTI files."
-        )
-    return patients
-
-
-def find_labelled_patients(folder: Path) -> list[LabelledScan]:
-    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside their scans.
-
-    Raises:
-        ScanError: if no patient has one, or a patient has two, or no scan beside it.
-    """
-    found, unclear = [], []
-    patients = find_patients(folder)
-    for name, files in patients.items():
-        scans = [files] if isinstance(files, Path) else files
-        home = scans[0].parent if scans else folder / name
-        if home == folder and len(patients) > 1:
-            continue  # 4D files side by side: nothing says whose label it is
-        labels = [path for path in _volumes_of(home) if _is_label(path)]
-        if len(labels) > 1:
-            unclear.append(f"{name} has {len(labels)} labels ({', '.join(path.name for path in labels)})")
-        elif labels and not scans:
-            unclear.append(f"{name} has a label and no scan")
-        elif labels:
-            found.append(LabelledScan(name, files, labels[0]))
-    if unclear:
-        raise ScanError(
-            f"{display_path(folder)}: found patients that cannot be scored: {'; '.join(unclear)}. Expected scans and "
-            "one file with `seg` in its name a patient; move the others elsewhere."
-        )
-    if not found:
-        raise ScanError(
-            f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
-            "a patient with four scans or one 4D file, and one file with `seg` in its name."
-        )
-    return found
-
-
-def _scans_of(folder: Path) -> ScanFiles:
-    """The four scans of a patient's folder; a single other NIfTI is taken for a 4D file."""
-    found = [_files_of(folder, channel) for channel in CHANNELS]
-    if not any(found):
-        volumes = [path for path in _volumes_of(folder) if not _is_label(path)]
-        return volumes[0] if len(volumes) == 1 else volumes
-    missing = [channel for channel, paths in zip(CHANNELS, found, strict=True) if not paths]
-    return [*(path for paths in found for path in paths), *(folder / f"{_word(name)}.nii.gz" for name in missing)]
-
-
-def _volumes_of(folder: Path) -> list[Path]:
-    """NIfTI files, without the `._` files that macOS leaves beside each."""
-    paths = (path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
-    return sorted(path for path in paths if not path.name.startswith("."))
-
-
-def _is_label(path: Path) -> bool:
-    return "seg" in re.split(r"[^a-z]+", _stem(path).lower())
-
-
-def _word(channel: str) -> str:
-    return FILE_NAMES[channel][0]
-
-
-def _files_of(folder: Path, channel: str) -> list[Path]:
-    return [path for path in _volumes_of(folder) if _last_word(path) in FILE_NAMES[channel]]
-
-
-def _last_word(path: Path) -> str:
-    return re.split(r"[^a-z0-9]", _stem(path).lower())[-1]
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _check_voxels(channel: np.ndarray, name: str) -> None:

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from brats_utils import evaluation
-from brats_utils.evaluation import evaluate_cases, load_truth, predict_case
+from brats_utils.evaluation import evaluate_cases, predict_case
+from brats_utils.folders import LabelledScan
 from brats_utils.labels import MSD, LabelError, labels_to_regions
-from brats_utils.scans import LabelledScan, ScanError
+from brats_utils.scans import ScanError
+from brats_utils.truth import load_truth
 
 SHAPE = (12, 14, 10)
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, -1, 0, 126], [0, 0, 1, -72], [0, 0, 0, 1]])  # LPS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from brats_utils.scans import ScanError, find_labelled_patients, find_patients, read_scan
+from brats_utils.folders import find_labelled_patients, find_patients
+from brats_utils.scans import ScanError, read_scan
 
 SHAPE = (40, 48, 36)
 
