@@ -10,17 +10,21 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from brats_utils.charts import plot_calibration, plot_scores
 from brats_utils.folders import LabelledScan
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS, LabelSchema
 from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scores
 from brats_utils.paths import replacing, write_text
-from brats_utils.plots import plot_calibration, plot_comparison, plot_scores, render_png, stack_figures
+from brats_utils.plots import plot_comparison, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
 from brats_utils.scans import ScanError, read_scan
 from brats_utils.truth import AnyCase, load_truth, reference_path
 from brats_utils.uncertainty import calibration_error, count_calibration
 from brats_utils.views import turn_volume
+
+NUM_VIEWED = 3
+"""How many of the worst cases to show."""
 
 
 def predict_case(
@@ -134,7 +138,6 @@ def write_evaluation(
     title: str,
     schema: LabelSchema,
     truth_schema: LabelSchema | None = None,
-    num_viewed: int = 3,
 ) -> Path:
     """Write `summary.png` (box plots, then the worst cases) and `report.html` with the worst cases in its viewer.
 
@@ -146,12 +149,11 @@ def write_evaluation(
         title: heading.
         schema: numbering of the predictions.
         truth_schema: numbering of the labels, where it is another.
-        num_viewed: how many of the worst cases to show.
 
     Returns:
         Path of the report.
     """
-    by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:num_viewed]
+    by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
     viewed = [
         view_case(by_id[case_id], out_dir, schema=schema, truth_schema=truth_schema, note="worst" if not rank else "")
         for rank, case_id in enumerate(worst)

@@ -50,7 +50,7 @@ class TrainingState:
         learning_rate: of the last step.
         mean_dice: validation mean Dice of the last validation; NaN before the first.
         best_dice: best validation mean Dice so far.
-        history: a row an epoch, for `plots.plot_history` and `history.csv`.
+        history: a row an epoch, for `charts.plot_history` and `history.csv`.
         accelerator: knows this process's rank and the others.
     """
 

@@ -76,7 +76,7 @@ class EpochResult:
         return rows
 
     def history_row(self) -> dict[str, float]:
-        """Summarise the epoch for `plots.plot_history`."""
+        """Summarise the epoch for `charts.plot_history`."""
         dice = [float("nan")] * len(REGIONS) if self.dice is None else self.dice.mean(0).tolist()
         return {
             "epoch": self.epoch,

@@ -1,0 +1,106 @@
+"""Charts of numbers: learning curves, scores, and how far a prediction may be trusted."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from brats_utils.labels import REGIONS
+from brats_utils.plots import DARK
+
+
+def plot_history(history: pd.DataFrame) -> Figure:
+    """Plot the learning curves.
+
+    Args:
+        history: a row an epoch with columns `epoch`, `mean_train_loss`, `learning_rate`, and `dice_<region>`
+            and `mean_dice` where the epoch was validated (NaN elsewhere).
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    left.plot(history["epoch"], history["mean_train_loss"], color="black")
+    left.set(title="Training loss", xlabel="epoch")
+    middle.plot(history["epoch"], history["learning_rate"], color="black")
+    middle.set(title="Learning rate", xlabel="epoch")
+    validated = history.dropna(subset=["mean_dice"])
+    for region in REGIONS:
+        dice = validated[f"dice_{region.name}"]
+        right.plot(validated["epoch"], dice, "o-", ms=3, color=region.color, label=region.name)
+    right.plot(validated["epoch"], validated["mean_dice"], "--", color="white", label="mean")
+    right.set(title="Validation Dice", xlabel="epoch", ylim=(0, 1), facecolor=DARK)
+    right.legend(loc="lower right", labelcolor="white", facecolor=DARK)
+    return figure
+
+
+def plot_scores(table: pd.DataFrame) -> Figure:
+    """Plot the spread of four metrics by region: a box, and a point a case; hollow where the truth lacks the region.
+
+    Args:
+        table: rows as `metrics.score_row` makes them.
+    """
+    shown = {
+        "dice": "Dice",
+        "hd95_mm": "HD95, mm",
+        "volume_error_ml": "volume error, mL",
+        "lesion_f1": "F1 over lesions",
+    }
+    figure, axes = plt.subplots(1, len(shown), figsize=(12, 3.2), layout="constrained")
+    for axis, (metric, title) in zip(axes, shown.items(), strict=True):
+        for position, region in enumerate(REGIONS):
+            scores, present = table[f"{metric}_{region.name}"], table[f"has_{region.name}"]
+            lines = {"color": "white", "lw": 1}
+            axis.boxplot(
+                scores, positions=[position], widths=0.6, showfliers=False, boxprops=lines, whiskerprops=lines,
+                capprops=lines, medianprops=lines,
+            )  # fmt: skip
+            spread = position + np.linspace(-0.18, 0.18, len(table))
+            faces = [region.color if has else DARK for has in present]
+            axis.scatter(spread, scores, s=22, c=faces, edgecolors=region.color, zorder=3)
+        axis.set(facecolor=DARK, title=title, xticks=range(len(REGIONS)))
+        axis.set_xticklabels([region.name for region in REGIONS])
+        if metric in ("dice", "lesion_f1"):
+            axis.set_ylim(-0.03, 1.03)
+    figure.suptitle("A point a case, hollow where the region is absent; the box holds the middle half", fontsize=10)
+    return figure
+
+
+def plot_trust(table: pd.DataFrame) -> Figure:
+    """Plot the Dice that the network expects of itself against the Dice it got, a point a case and region.
+
+    Args:
+        table: rows with `expected_dice_<region>`, as `evaluation.evaluate_cases` gives them.
+    """
+    figure, axis = _unit_square()
+    for region in REGIONS:
+        expected, scores = table[f"expected_dice_{region.name}"], table[f"dice_{region.name}"]
+        axis.scatter(expected, scores, s=26, color=region.color, label=region.name)
+    axis.set(facecolor=DARK, xlim=(0, 1), ylim=(-0.03, 1.03), xlabel="expected Dice", ylabel="Dice")
+    axis.set_title("Does it know when it is wrong?", fontsize=10)
+    axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
+    return figure
+
+
+def plot_calibration(counts: np.ndarray) -> Figure:
+    """Plot the reliability curve of each region: of voxels given a probability, how many are tumour.
+
+    Args:
+        counts: (3, bins, 3), of `uncertainty.count_calibration`.
+    """
+    figure, axis = _unit_square()
+    for region, (voxels, confidence, tumour) in zip(REGIONS, np.moveaxis(counts, -1, 1), strict=True):
+        filled = voxels > 0
+        axis.plot(
+            confidence[filled] / voxels[filled], tumour[filled] / voxels[filled], "o-", color=region.color,
+            ms=4, label=region.name,
+        )  # fmt: skip
+    axis.set(facecolor=DARK, xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share that is tumour")
+    axis.set_title("Below the dots: too sure of itself", fontsize=10)
+    axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
+    return figure
+
+
+def _unit_square() -> tuple[Figure, Axes]:
+    """Start a chart of one share against another: a dotted line where they are equal."""
+    figure, axis = plt.subplots(figsize=(4.2, 3.6), layout="constrained")
+    axis.plot([0, 1], [0, 1], ":", color="white", lw=1)
+    return figure, axis
