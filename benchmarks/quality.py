@@ -17,8 +17,7 @@ from brats_utils.labels import MSD
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import build_model, choose_device
 from brats_utils.paths import REPOSITORY, resolve_path, write_text
-from brats_utils.recipe import build_loaders, build_state
-from brats_utils.training import train_epochs
+from brats_utils.recipe import build_loaders, build_state, run_epochs
 
 BUDGET = 5.5
 """How many times our seconds the classic recipe gets."""
@@ -59,17 +58,8 @@ def main() -> None:
 
 def train_ours(config, train_loader, val_loader) -> Iterator[tuple[float, float | None]]:
     """Yield, an epoch at a time, its seconds of training and the mean Dice if there was a validation."""
-    state = build_state(config, num_steps=config.max_train_epochs * len(train_loader.batch_sampler))
-    for result in train_epochs(
-        state,
-        train_loader,
-        val_loader,
-        max_epochs=config.max_train_epochs,
-        validation_intervals=config.validation_intervals,
-        roi_size=config.inference_roi_size,
-        spacing_mm=config.spacing_mm,
-        seed=config.seed,
-    ):
+    state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
+    for result in run_epochs(config, state, train_loader, val_loader):
         yield result.seconds, None if result.dice is None else result.mean_dice
 
 

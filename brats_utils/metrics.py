@@ -50,13 +50,11 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
     return torch.where(total == 0, 1.0, 2 * overlap / total.clamp(min=1))
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """Estimate the 95% confidence interval of a mean by resampling cases.
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Estimate the 95% confidence interval of a mean by drawing the cases anew, 2000 times from a fixed seed.
 
     Args:
         values: one score a case.
-        seed: of the resampling.
-        resamples: how many times the cases are drawn again.
 
     Returns:
         Lower and upper bound.
@@ -65,7 +63,7 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0, resamples: int
         Percentile bootstrap, Efron and Tibshirani 1993, chapter 13.
     """
     scores = np.asarray(values, dtype=float)
-    draws = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
+    draws = np.random.default_rng(0).integers(len(scores), size=(2000, len(scores)))
     low, high = np.percentile(scores[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
 

@@ -1,6 +1,7 @@
 """The training of notebook 03 as one function, for the command line, for `torchrun` and for `notebook_launcher`."""
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from brats_utils.model import (
 from brats_utils.paths import resolve_path, write_text
 from brats_utils.progress import TrainingState, load_progress, save_on_interrupt, save_progress
 from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
-from brats_utils.training import train_epochs
+from brats_utils.training import EpochResult, train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 
@@ -51,7 +52,7 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
         processes.local_main_process_first(),
     ):  # one makes the files, the others find them
         train_loader, val_loader = build_loaders(config, folder, processes=processes)
-    state = build_state(config, num_steps=config.max_train_epochs * len(train_loader.batch_sampler))  # type: ignore[arg-type]
+    state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
     run_id, checkpoints = None, folder / "checkpoints"
     if resume:
         last = load_progress(checkpoints, config=recorded)
@@ -61,18 +62,8 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     run = start_run(job_type="train", mode=mode, output_dir=folder, config=recorded, run_id=run_id)
     if processes.is_main_process:
         log_dataset(run, resolve_path(config.dataset_dir), split_path=folder / "split.json")
-    results = train_epochs(
-        state,
-        train_loader,
-        val_loader,
-        max_epochs=config.max_train_epochs,
-        validation_intervals=config.validation_intervals,
-        roi_size=config.inference_roi_size,
-        spacing_mm=config.spacing_mm,
-        seed=config.seed,
-    )
     with alert_divergence(run), save_on_interrupt(state, checkpoints, config=recorded, run_id=run.id):
-        for result in results:
+        for result in run_epochs(config, state, train_loader, val_loader):
             for row in result.metric_rows():
                 run.log(row)
             path = save_progress(state, checkpoints, config=recorded, run_id=run.id, is_best=result.is_best)
@@ -147,4 +138,20 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
         optimizer=optimizer,
         schedule=build_schedule(optimizer, name=config.schedule, num_steps=num_steps),
         precision=precision,
+    )
+
+
+def run_epochs(
+    config: Config, state: TrainingState, train_loader: DataLoader, val_loader: DataLoader
+) -> Iterator[EpochResult]:
+    """Train as the settings say: see `training.train_epochs`."""
+    return train_epochs(
+        state,
+        train_loader,
+        val_loader,
+        max_epochs=config.max_train_epochs,
+        validation_intervals=config.validation_intervals,
+        roi_size=config.inference_roi_size,
+        spacing_mm=config.spacing_mm,
+        seed=config.seed,
     )

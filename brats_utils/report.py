@@ -113,15 +113,10 @@ def build_report(
     return path
 
 
-def show_report(path: Path, *, height: int = 860) -> HTML:
-    """Show a report inside a notebook, where it stays when the notebook is published.
-
-    Args:
-        path: of the report.
-        height: of the frame in pixels.
-    """
+def show_report(path: Path) -> HTML:
+    """Show a report inside a notebook, where it stays when the notebook is published."""
     page = html.escape(path.read_text(encoding="utf-8"))
-    frame = f'<iframe srcdoc="{page}" style="width:100%;height:{height}px;border:0" title="Report"></iframe>'
+    frame = f'<iframe srcdoc="{page}" style="width:100%;height:860px;border:0" title="Report"></iframe>'
     return HTML(f"<div>{frame}</div>")
 
 
