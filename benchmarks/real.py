@@ -1,0 +1,55 @@
+"""A checkpoint of the phantom on real scans: `python -m benchmarks.real CHECKPOINT FOLDER[:SCHEMA] …`.
+
+Not part of `make bench`: it needs labelled scans of patients, which are not in the repository, and measures no time.
+A folder is in the layout of MSD, or holds a folder a patient; then its schema says how the labels are numbered.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.common import FOLDER, print_table
+from brats_utils.checkpoints import load_checkpoint
+from brats_utils.evaluation import evaluate_cases, find_cases, view_case
+from brats_utils.inference import build_predictor
+from brats_utils.labels import REGIONS, SCHEMAS
+from brats_utils.paths import REPOSITORY
+from brats_utils.plots import plot_comparison, render_png, stack_figures
+
+
+def main(checkpoint: str, *folders: str) -> None:
+    """Score every case with eight mirrored looks, print a row each, and draw the slices with the most errors."""
+    predictor = build_predictor([load_checkpoint(Path(checkpoint))], flips=True)
+    rows, pictures = [], []
+    for number, argument in enumerate(folders):
+        name, _, schema_name = argument.partition(":")
+        schema, out_dir = SCHEMAS[schema_name or "msd"], FOLDER / f"real-{number}"
+        cases = find_cases(Path(name).resolve(), schema=schema)
+        table, _ = evaluate_cases(predictor, cases, out_dir, truth_schema=schema)
+        rows += [_row(row) for _, row in table.iterrows()]
+        for case in tqdm(cases, desc="Draw"):
+            seen = view_case(case, out_dir, schema=predictor.schema, truth_schema=schema)
+            wrong = (seen.truth != seen.prediction).any(0).sum((0, 1))
+            pictures.append(
+                plot_comparison(
+                    seen.image, seen.truth, seen.prediction, slice_idx=int(wrong.argmax()), title=seen.case_id
+                )
+            )
+    header = ["case", *(f"{r.name}, true / found mL" for r in REGIONS), *(f"{r.name} Dice" for r in REGIONS)]
+    print_table(f"{checkpoint} on real scans", header, rows)
+    path = REPOSITORY / "docs" / "images" / "real_errors.png"
+    stack_figures([render_png(figure) for figure in pictures]).save(path)
+
+
+def _row(scores: pd.Series) -> list[str]:
+    volumes = []
+    for region in REGIONS:
+        true, error = scores[f"volume_ml_{region.name}"], scores[f"volume_error_ml_{region.name}"]
+        volumes.append(f"{true:.1f} / {true + error:.1f}")
+    return [scores["case_id"], *volumes, *(f"{scores[f'dice_{r.name}']:.2f}" for r in REGIONS)]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
