@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from benchmarks.common import FOLDER, print_table
 from brats_utils.checkpoints import load_checkpoint
-from brats_utils.evaluation import evaluate_cases, find_cases, view_case
+from brats_utils.evaluation import evaluate_cases, view_case
 from brats_utils.inference import build_predictor
 from brats_utils.labels import REGIONS, SCHEMAS
 from brats_utils.paths import REPOSITORY
 from brats_utils.plots import plot_comparison, render_png, stack_figures
+from brats_utils.truth import find_cases
 
 
 def main(checkpoint: str, *folders: str) -> None:

@@ -44,16 +44,20 @@ def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "")
     return figure
 
 
-def plot_comparison(image: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = "") -> Figure:
-    """Show the slice with the most true tumour: FLAIR and T1gd bare, then truth and prediction filled on FLAIR.
+def plot_comparison(
+    image: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, slice_idx: int | None = None, title: str = ""
+) -> Figure:
+    """Show one slice: FLAIR and T1gd bare, then truth and prediction filled on FLAIR.
 
     Args:
         image: (4, X, Y, Z) float in RAS orientation.
         truth: (3, X, Y, Z) bool.
         prediction: (3, X, Y, Z) bool.
+        slice_idx: along Z; by default the one with the most true tumour.
         title: of the figure.
     """
-    slice_idx = largest_slice(truth if truth.any() else prediction)
+    if slice_idx is None:
+        slice_idx = largest_slice(truth if truth.any() else prediction)
     flair, _, t1gd, _ = upright_slice(window_volume(image), slice_idx)
     figure, axes = _panels(4, title=title, slice_idx=slice_idx)
     _show(axes[0], flair, title="FLAIR")
