@@ -21,9 +21,9 @@ from brats_utils.truth import find_cases
 
 
 def main(checkpoint: str, *folders: str) -> None:
-    """Score every case with eight mirrored looks, print a row each, and draw the slices with the most errors."""
+    """Score every case with eight mirrored looks, print a row each, draw the slices with most tumour and most errors."""
     predictor = build_predictor([load_checkpoint(Path(checkpoint))], flips=True)
-    rows, pictures = [], []
+    rows, pictures = [], {"real": [], "real_errors": []}
     for number, argument in enumerate(folders):
         name, _, schema_name = argument.partition(":")
         schema, out_dir = SCHEMAS[schema_name or "msd"], FOLDER / f"real-{number}"
@@ -33,15 +33,14 @@ def main(checkpoint: str, *folders: str) -> None:
         for case in tqdm(cases, desc="Draw"):
             seen = view_case(case, out_dir, schema=predictor.schema, truth_schema=schema)
             wrong = (seen.truth != seen.prediction).any(0).sum((0, 1))
-            pictures.append(
-                plot_comparison(
-                    seen.image, seen.truth, seen.prediction, slice_idx=int(wrong.argmax()), title=seen.case_id
-                )
-            )
+            for kind, slice_idx in (("real", None), ("real_errors", int(wrong.argmax()))):
+                drawn = {"title": seen.case_id, "slice_idx": slice_idx}
+                pictures[kind].append(plot_comparison(seen.image, seen.truth, seen.prediction, **drawn))
     header = ["case", *(f"{r.name}, true / found mL" for r in REGIONS), *(f"{r.name} Dice" for r in REGIONS)]
-    print_table(f"{checkpoint} on real scans", header, rows)
-    path = REPOSITORY / "docs" / "images" / "real_errors.png"
-    stack_figures([render_png(figure) for figure in pictures]).save(path)
+    print_table(f"{Path(checkpoint).name} on real scans", header, rows)
+    for kind, figures in pictures.items():
+        page = stack_figures([render_png(figure) for figure in figures])
+        page.save(REPOSITORY / "docs" / "images" / f"{kind}.png")
 
 
 def _row(scores: pd.Series) -> list[str]:
