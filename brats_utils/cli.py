@@ -23,6 +23,7 @@ from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.scans import ScanError
+from brats_utils.transforms import explain_failure
 from brats_utils.truth import find_cases
 
 
@@ -32,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.command(args)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        reason: BaseException = error
-        while str(reason).startswith("applying transform") and reason.__cause__:  # MONAI hides what went wrong
-            reason = reason.__cause__
-        print(f"error: {str(reason) or type(reason).__name__}", file=sys.stderr)
+        print(f"error: {explain_failure(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -14,6 +14,7 @@ from brats_utils.inference import Predictor, predict_scan, save_volume
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_prediction, render_png
 from brats_utils.scans import ScanError, ScanFiles, read_scan
+from brats_utils.transforms import explain_failure
 from brats_utils.views import turn_volume
 
 DISCLAIMER = "Not for clinical use."
@@ -110,7 +111,7 @@ def _predict_row(predictor: Predictor, files: ScanFiles, out_dir: Path, *, name:
     try:
         content = predict_patient(predictor, files, out_dir, name=name, **how)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        return {"patient": name, "status": "failed", "reason": str(error) or type(error).__name__}
+        return {"patient": name, "status": "failed", "reason": explain_failure(error)}
     return {
         "patient": name,
         "status": "warning" if content["warnings"] else "ok",

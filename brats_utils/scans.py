@@ -92,7 +92,7 @@ def open_volume(path: Path) -> nib.Nifti1Image:
     """Read the header of a NIfTI file.
 
     Raises:
-        ScanError: the file is missing, damaged or no NIfTI.
+        ScanError: the file is missing, damaged or no NIfTI, or its header gives the voxels no place.
     """
     if not path.is_file():
         raise ScanError(f"{display_path(path)}: not found. Expected a NIfTI file; check the name and the folder.")
@@ -102,6 +102,11 @@ def open_volume(path: Path) -> nib.Nifti1Image:
         raise ScanError(
             f"{display_path(path)}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with "
             "nib-convert."
+        )
+    if not np.isfinite(source.affine).all() or np.linalg.matrix_rank(source.affine[:3, :3]) < 3:
+        raise ScanError(
+            f"{display_path(path)}: found a header that gives the voxels no size or direction, expected an affine of "
+            "finite numbers with three axes. Export it again, or correct the header."
         )
     return source
 

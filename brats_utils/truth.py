@@ -90,5 +90,4 @@ def _turn_onto_scan(
 def _gives_position(image: nib.Nifti1Image) -> bool:
     """Whether a header says where its voxels lie; tools that do not know write no code, or an identity matrix."""
     coded = image.header["qform_code"] or image.header["sform_code"]
-    known = abs(np.linalg.det(image.affine)) > 0 and not np.array_equal(image.affine, np.eye(4))
-    return bool(coded) and bool(known)
+    return bool(coded) and not np.array_equal(image.affine, np.eye(4))

@@ -112,6 +112,13 @@ def test_a_patient_too_large_for_the_memory_does_not_stop_the_rest(predictor, tw
     assert table["reason"][0] == "MemoryError"
 
 
+def test_what_monai_wraps_is_listed_without_the_wrapping(predictor, two_patients, tmp_path, monkeypatch):
+    error = RuntimeError("applying transform <Compose>")
+    error.__cause__ = ValueError("found a moon")
+    fail_once(monkeypatch, error)
+    assert predict_patients(predictor, two_patients, tmp_path / "out")["reason"][0] == "found a moon"
+
+
 def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path, monkeypatch):
     def predict(*arguments):
         fail_once(monkeypatch, KeyboardInterrupt())

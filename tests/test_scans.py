@@ -64,6 +64,18 @@ def test_unreadable_file_is_named(tmp_path, damage, message):
         read_scan(files)
 
 
+@pytest.mark.parametrize("value", [0, np.nan], ids=["singular", "not finite"])
+def test_a_header_that_gives_voxels_no_place_is_refused(tmp_path, value):
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[0, 0] = value
+    files = write_channels(tmp_path)
+    scan = nib.Nifti1Image(np.asarray(nib.load(files[1]).dataobj), np.eye(4))
+    scan.header.set_sform(affine, code=1)
+    nib.save(nib.Nifti1Image(scan.dataobj, None, scan.header), files[1])
+    with pytest.raises(ScanError, match=r"t1\.nii\.gz: found a header that gives the voxels no size or direction"):
+        read_scan(files)
+
+
 def test_a_format_that_is_no_nifti_is_refused(tmp_path):
     files = write_channels(tmp_path)
     scan = nib.load(files[1])
