@@ -57,7 +57,7 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
         resample: bring files on different grids to that of the first, instead of refusing them.
 
     Raises:
-        ScanError: a file that is missing, damaged or no NIfTI; too many or too few channels; voxels that are NaN,
+        ScanError: a file that is missing, damaged or no NIfTI; too many or too few axes or channels; voxels that are NaN,
             infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`, or ones
             that do not overlap.
     """
@@ -70,12 +70,17 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
         source, values = read_volume(path)
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
             values = values.astype(np.float32)
+        remedy = f"Give one 4D file with {len(CHANNELS)} channels ({', '.join(CHANNELS)}), or one 3D file for each."
+        if values.ndim not in (3, 4) or not values.size:
+            raise ScanError(
+                f"{display_path(path)}: found {values.ndim} axes in shape {values.shape}, expected 3, or 4 with the "
+                f"channels last, and none of length 0. {remedy}"
+            )
         channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
         expected = len(CHANNELS) // len(paths)
-        if values.ndim not in (3, 4) or len(channels) != expected:
+        if len(channels) != expected:
             raise ScanError(
-                f"{display_path(path)}: found {len(channels)} channels in shape {values.shape}, expected {expected}. "
-                f"Give one 4D file with {len(CHANNELS)} channels ({', '.join(CHANNELS)}), or one 3D file for each."
+                f"{display_path(path)}: found {len(channels)} channels in shape {values.shape}, expected {expected}. {remedy}"
             )
         names = CHANNELS if len(paths) == 1 else [CHANNELS[paths.index(path)]]
         for name, channel in zip(names, channels, strict=True):
@@ -112,7 +117,7 @@ def open_volume(path: Path) -> nib.Nifti1Image:
 
 
 def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Read a NIfTI file: its header, and its voxels as they are scaled.
+    """Read a NIfTI file: its header, and its voxels as they are scaled, without trailing axes of length 1 after the third.
 
     Raises:
         ScanError: see `open_volume`; or voxels that are no numbers.
@@ -124,6 +129,8 @@ def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
         raise ScanError(
             f"{display_path(path)}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale."
         )
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
     return source, values
 
 

@@ -56,8 +56,6 @@ def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:
         source, values = read_volume(case.label)
     except ScanError as error:
         raise OSError(str(error)) from None
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
     check_label_values(np.unique(values).tolist(), schema, source=display_path(case.label))
     labels = _turn_onto_scan(torch.from_numpy(values.astype(np.uint8)), source, scan, case)
     return labels_to_regions(labels, schema)

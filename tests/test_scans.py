@@ -117,6 +117,20 @@ def test_wrong_number_of_channels_in_a_4d_file_is_refused(tmp_path, channels):
         read_scan(tmp_path / "scan.nii.gz")
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 8, 4, 2), (16, 16, 0)], ids=str)
+def test_wrong_number_of_axes_is_refused(tmp_path, shape):
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    with pytest.raises(ScanError, match=rf"scan\.nii\.gz: found {len(shape)} axes in shape .*, expected 3, or 4"):
+        read_scan(tmp_path / "scan.nii.gz")
+
+
+def test_trailing_axes_of_one_are_left_out(tmp_path):
+    files = write_channels(tmp_path)
+    first = nib.load(files[0])
+    nib.save(nib.Nifti1Image(np.asarray(first.dataobj)[..., None, None], first.affine), files[0])
+    assert read_scan(files).image.shape == (4, *SHAPE)
+
+
 def test_colour_pictures_are_refused(tmp_path):
     colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "scan.nii.gz")
