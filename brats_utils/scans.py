@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -20,9 +21,11 @@ ScanFiles = Path | Sequence[Path]
 BRAIN_ML = (700, 2300)
 """Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
 
-
 MAX_SPACING_MM = 4.0
 """Coarser voxels get a warning."""
+
+MAX_SHIFT_VOXELS = 0.1
+"""A volume this near to a grid lies on it: headers of different programs differ by rounding."""
 
 
 class ScanError(ValueError):
@@ -134,6 +137,17 @@ def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
     return source, values
 
 
+def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether the corners of a volume lie on those of a grid, give or take `MAX_SHIFT_VOXELS`.
+
+    Args:
+        to_grid: (4, 4), from the volume's voxels to the grid's.
+        shape: (X, Y, Z) of both.
+    """
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
+    return bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
+
+
 @contextmanager
 def _explain_reading(path: Path) -> Iterator[None]:
     try:
@@ -173,7 +187,8 @@ def _stack(volumes: list[MetaTensor], paths: list[Path], *, resample: bool) -> M
     """Put the channels on one grid: (4, X, Y, Z)."""
     first = volumes[0]
     for index, (volume, path) in enumerate(zip(volumes, paths, strict=True)):
-        if volume.shape[1:] == first.shape[1:] and torch.allclose(volume.affine, first.affine, atol=1e-3):
+        to_first = np.linalg.inv(np.asarray(first.affine)) @ np.asarray(volume.affine)
+        if volume.shape == first.shape and lies_on_grid(to_first, first.shape[1:]):
             continue
         if not resample:
             raise ScanError(

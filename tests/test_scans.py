@@ -152,6 +152,13 @@ def test_different_grids_are_refused_and_resampling_is_offered(tmp_path):
     torch.testing.assert_close(image.as_tensor()[3, 10:30, 10:30, 10:30], expected, atol=1e-3, rtol=0)
 
 
+def test_scans_whose_headers_differ_by_rounding_lie_on_one_grid(tmp_path):
+    files = write_channels(tmp_path)
+    other = nib.load(files[3])
+    nib.save(nib.Nifti1Image(np.asarray(other.dataobj), other.affine + 0.002), files[3])
+    assert read_scan(files).image.shape == (4, *SHAPE)
+
+
 def test_scans_that_do_not_overlap_are_refused(tmp_path):
     files = write_channels(tmp_path)
     for path in files[2:]:
