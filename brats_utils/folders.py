@@ -35,8 +35,8 @@ class LabelledScan:
 def find_patients(folder: Path) -> dict[str, ScanFiles]:
     """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
 
-    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with the word `seg` in
-    their name, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
+    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with a word in their
+    name that starts with `seg`, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
     bad patient does not hide the others.
 
     Args:
@@ -70,7 +70,7 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
 
 
 def find_labelled_patients(folder: Path) -> list[LabelledScan]:
-    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside their scans.
+    """List the patients of a folder that have a label: beside their scans, a file with a word in its name that starts with `seg`.
 
     Raises:
         ScanError: if no patient has one, or a patient has two, or no scan beside it.
@@ -92,12 +92,12 @@ def find_labelled_patients(folder: Path) -> list[LabelledScan]:
     if unclear:
         raise ScanError(
             f"{display_path(folder)}: found patients that cannot be scored: {'; '.join(unclear)}. Expected scans and "
-            "one file with `seg` in its name a patient; move the others elsewhere."
+            "one file with a word in its name that starts with `seg` a patient; move the others elsewhere."
         )
     if not found:
         raise ScanError(
             f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
-            "a patient with four scans or one 4D file, and one file with `seg` in its name."
+            "a patient with four scans or one 4D file, and one file with a word in its name that starts with `seg`."
         )
     return found
 
@@ -122,7 +122,7 @@ def _volumes_of(folder: Path) -> list[Path]:
 
 
 def _is_label(path: Path) -> bool:
-    return "seg" in re.split(r"[^a-z]+", _stem(path).lower())
+    return any(word.startswith("seg") for word in re.split(r"[^a-z]+", _stem(path).lower()))
 
 
 def _files_of(folder: Path, channel: str) -> list[Path]:

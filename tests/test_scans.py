@@ -279,6 +279,13 @@ def test_a_label_beside_a_4d_file_is_no_second_scan(tmp_path):
         assert (found.image, found.label) == (patient / "scan_4d.nii.gz", patient / "seg.nii.gz")
 
 
+@pytest.mark.parametrize("name", ["segmentation", "tumor_segmentation", "A-Seg2"])
+def test_any_word_that_starts_with_seg_tells_a_label(tmp_path, name):
+    patient = write_4d_patient(tmp_path / "a", name)
+    (found,) = find_labelled_patients(tmp_path)
+    assert (found.image, found.label) == (patient / "scan_4d.nii.gz", patient / f"{name}.nii.gz")
+
+
 def test_folders_without_a_nifti_are_no_labelled_patients(tmp_path):
     write_4d_patient(tmp_path / "a", "seg")
     (tmp_path / "notes").mkdir()
