@@ -46,21 +46,25 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
         Files by patient, sorted by name.
 
     Raises:
-        ScanError: if there are neither sub-folders nor NIfTI files.
+        ScanError: if there are neither sub-folders nor NIfTI files, or two patients of one name.
     """
     if not folder.is_dir():
         raise ScanError(f"{display_path(folder)}: not found, or no folder. Expected a folder of patients.")
     if any(_files_of(folder, channel) for channel in CHANNELS):
         return {folder.resolve().name: _scans_of(folder)}
     patients: dict[str, ScanFiles] = {}
+    homes: dict[str, Path] = {}
     scans = [path for path in _volumes_of(folder) if not _is_label(path)]
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or not (entry.is_dir() or entry in scans):
             continue
-        if entry.is_dir():
-            patients[entry.name] = _scans_of(entry)
-        elif entry in scans:
-            patients[_stem(entry)] = entry
+        name = entry.name if entry.is_dir() else _stem(entry)
+        if name in homes:
+            raise ScanError(
+                f"{display_path(homes[name])} and {display_path(entry)}: found two patients of the name {name}, expected "
+                "one. Rename one of them, or move it elsewhere."
+            )
+        homes[name], patients[name] = entry, _scans_of(entry) if entry.is_dir() else entry
     if not patients:
         raise ScanError(
             f"{display_path(folder)}: found no patient, expected sub-folders with four scans each "

@@ -241,6 +241,14 @@ def test_patients_are_found_by_the_names_of_their_files(tmp_path):
     assert list(find_patients(tmp_path / "a")) == ["a"]
 
 
+@pytest.mark.parametrize("names", [("A", "A.nii.gz"), ("B.nii", "B.nii.gz")], ids=str)
+def test_two_patients_of_one_name_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    with pytest.raises(ScanError, match=f"{names[0]} and .*{names[1]}: found two patients of the name {names[0][0]}"):
+        find_patients(tmp_path)
+
+
 def test_a_missing_channel_is_named_when_the_patient_is_read(tmp_path):
     write_channels(tmp_path / "a", names=("flair", "t1", "t2"))
     with pytest.raises(ScanError, match=r"t1gd\.nii\.gz: not found"):
