@@ -16,6 +16,9 @@ FILE_NAMES = {
 }
 """Last words of file names, as in `BraTS2021_00000_t1ce.nii.gz`. Source: the releases of BraTS 2021 and 2023."""
 
+PREDICTED = ("segmentation", "regions", "probabilities", "uncertainty")
+"""Volumes that `predict` writes. Beside its `prediction.json` they are neither scans nor labels."""
+
 
 @dataclass(frozen=True)
 class LabelledScan:
@@ -58,6 +61,8 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or not (entry.is_dir() or entry in scans):
             continue
+        if (entry / "prediction.json").exists() and not _scans_of(entry):
+            continue  # predicted into the folder of the 4D files
         name = entry.name if entry.is_dir() else _stem(entry)
         if name in homes:
             raise ScanError(
@@ -120,9 +125,10 @@ def _scans_of(folder: Path) -> ScanFiles:
 
 
 def _volumes_of(folder: Path) -> list[Path]:
-    """NIfTI files, without the `._` files that macOS leaves beside each."""
+    """NIfTI files, without our own predictions and the `._` files that macOS leaves beside each."""
+    ours = {f"{kind}.nii.gz" for kind in PREDICTED} if (folder / "prediction.json").exists() else set()
     paths = (path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
-    return sorted(path for path in paths if not path.name.startswith("."))
+    return sorted(path for path in paths if not path.name.startswith(".") and path.name not in ours)
 
 
 def _is_label(path: Path) -> bool:

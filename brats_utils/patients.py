@@ -2,14 +2,16 @@
 
 import json
 import math
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.folders import find_patients
+from brats_utils.folders import PREDICTED, find_patients
 from brats_utils.inference import Predictor, predict_scan, save_volume
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_prediction, render_png
@@ -19,6 +21,9 @@ from brats_utils.views import turn_volume
 
 DISCLAIMER = "Not for clinical use."
 
+WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), "preview.png", "prediction.json")
+"""Files of a patient; the last one says that the others are whole."""
+
 
 def predict_patient(
     predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, resample: bool = False, overwrite: bool = False
@@ -27,7 +32,8 @@ def predict_patient(
 
     Writes `segmentation.nii.gz` (integer labels), `regions.nii.gz` (masks TC, WT, ET as a fourth axis),
     `probabilities.nii.gz` (the same axis; 8 bits, so in steps of 1/255), `uncertainty.nii.gz` (their spread, only with
-    flips or several networks), `preview.png` and, last, `prediction.json`: volumes in mL, warnings, settings.
+    flips or several networks), `preview.png` and, last, `prediction.json`: volumes in mL, warnings, settings. All of
+    them appear at once, when all are made, so whoever interrupts a prediction finds nothing of it.
 
     Args:
         predictor: networks and settings.
@@ -35,31 +41,27 @@ def predict_patient(
         out_dir: folder for the patient's files.
         name: of the patient, for the picture.
         resample: bring scans on different grids to that of the first.
-        overwrite: replace an earlier prediction.
+        overwrite: replace an earlier prediction, and any other file of these names.
 
     Returns:
         The content of `prediction.json`.
 
     Raises:
-        ScanError: see `read_scan`; or `out_dir` holds a prediction already.
+        ScanError: see `read_scan`; or `out_dir` holds a file of these names already.
     """
-    if (out_dir / "prediction.json").exists() and not overwrite:
+    there = [name for name in WRITTEN if (out_dir / name).exists()]
+    if there and not overwrite:
+        what = "an earlier prediction" if WRITTEN[-1] in there else f"files of no prediction ({', '.join(there)})"
         raise ScanError(
-            f"{display_path(out_dir)}: found an earlier prediction, expected none. Choose another folder, or `--overwrite`."
+            f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
         )
     scan = read_scan(files, resample=resample)
     prediction = predict_scan(predictor, scan)
-    (out_dir / "prediction.json").unlink(missing_ok=True)  # it says that the rest is whole
-    (out_dir / "uncertainty.nii.gz").unlink(missing_ok=True)  # the earlier one, which this prediction may not replace
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
     volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
     if prediction.spread is not None:
         volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
-    for kind, (volume, slope) in volumes.items():
-        save_volume(volume.byte(), out_dir / f"{kind}.nii.gz", like=scan.reference, slope=slope)
     image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
-    with replacing(out_dir / "preview.png") as temporary:
-        temporary.write_bytes(render_png(plot_prediction(image, regions, title=name)))
     expected = {key: None if math.isnan(score) else round(score, 3) for key, score in prediction.expected_dice.items()}
     content = {
         "patient": name,
@@ -73,7 +75,17 @@ def predict_patient(
         "spacing_mm": predictor.spacing_mm,
         "note": DISCLAIMER,
     }
-    write_text(out_dir / "prediction.json", json.dumps(content, indent=1))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
+        made = Path(folder)
+        for kind, (volume, slope) in volumes.items():
+            save_volume(volume.byte(), made / f"{kind}.nii.gz", like=scan.reference, slope=slope)
+        (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=name)))
+        write_text(made / "prediction.json", json.dumps(content, indent=1))
+        for earlier in reversed(WRITTEN):  # the one that says that the others are whole goes first, and comes last
+            (out_dir / earlier).unlink(missing_ok=True)
+        for path in sorted(made.iterdir(), key=lambda path: WRITTEN.index(path.name)):
+            os.replace(path, out_dir / path.name)
     return content
 
 

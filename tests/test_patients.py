@@ -12,6 +12,7 @@ from PIL import Image
 
 from brats_utils import patients
 from brats_utils.checkpoints import load_checkpoint
+from brats_utils.folders import find_labelled_patients, find_patients
 from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.patients import predict_patient, predict_patients
 from brats_utils.scans import ScanError
@@ -64,6 +65,35 @@ def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):
     assert json.loads((out_dir / "prediction.json").read_text()) == content
 
 
+def test_a_segmentation_that_is_not_ours_is_not_overwritten_unasked(predictor, result, tmp_path):
+    (tmp_path / "segmentation.nii.gz").write_text("by hand")
+    with pytest.raises(ScanError, match=r"found files of no prediction \(segmentation\.nii\.gz\), expected none"):
+        predict_patient(predictor, result[1], tmp_path, name="one")
+    assert (tmp_path / "segmentation.nii.gz").read_text() == "by hand"
+
+
+def test_a_prediction_that_breaks_off_leaves_what_was_there(result, predictor, tmp_path, monkeypatch):
+    out_dir, scan, _ = result
+    shutil.copytree(out_dir, tmp_path / "out")
+    fail_once(monkeypatch, KeyboardInterrupt(), at="plot_prediction")
+    with pytest.raises(KeyboardInterrupt):
+        predict_patient(predictor, scan, tmp_path / "out", name="two", overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        path.name: path.read_bytes() for path in out_dir.iterdir()
+    }
+
+
+def test_predictions_in_the_folders_of_the_scans_are_neither_scans_nor_labels(result, tmp_path):
+    out_dir, scan, _ = result
+    shutil.copytree(out_dir, tmp_path / "one")
+    shutil.copy(scan, tmp_path / "one.nii.gz")
+    assert find_patients(tmp_path) == {"one": tmp_path / "one.nii.gz"}
+    shutil.move(tmp_path / "one.nii.gz", tmp_path / "one/scan.nii.gz")
+    assert find_patients(tmp_path) == {"one": tmp_path / "one/scan.nii.gz"}
+    with pytest.raises(ScanError, match="found no labelled patient"):
+        find_labelled_patients(tmp_path)
+
+
 def test_overwriting_leaves_nothing_of_the_earlier_prediction(result, predictor, tmp_path):
     out_dir, scan, _ = result
     shutil.copytree(out_dir, tmp_path / "out")
@@ -95,14 +125,14 @@ def two_patients(phantom_dir, tmp_path):
     return folder
 
 
-def fail_once(monkeypatch, error):
+def fail_once(monkeypatch, error, *, at="predict_scan"):
     """Let the first patient fail."""
 
-    def predict(*arguments):
+    def fail(*arguments, **settings):
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(patients, "predict_scan", predict)
+    monkeypatch.setattr(patients, at, fail)
 
 
 def test_a_patient_too_large_for_the_memory_does_not_stop_the_rest(predictor, two_patients, tmp_path, monkeypatch):
