@@ -157,11 +157,13 @@ def _predict(args: argparse.Namespace) -> None:
     if args.patients:
         table = predict_patients(predictor, args.patients, args.out, **how)
         print(table.drop(columns="reason").to_string(index=False, float_format="%.2f", na_rep=""))
-        for patient, reason in table.loc[table["status"] != "ok", ["patient", "reason"]].itertuples(index=False):
+        for patient, reason in table.loc[table["reason"] != "", ["patient", "reason"]].itertuples(index=False):
             print(f"{patient}: {reason}")
-        failed = int((table["status"] == "failed").sum())
+        failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
+        before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
         print(
-            f"{len(table) - failed} of {len(table)} patients predicted; table in {args.out / 'patients.csv'}. {DISCLAIMER}"
+            f"{len(table) - failed} of {len(table)} patients predicted{before}; table in {args.out / 'patients.csv'}. "
+            f"{DISCLAIMER}"
         )
         if failed:
             sys.exit(1)

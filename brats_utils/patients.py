@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from brats_utils.folders import PREDICTED, find_patients
 from brats_utils.inference import Predictor, predict_scan, save_volume
+from brats_utils.labels import REGIONS
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_prediction, render_png
 from brats_utils.scans import ScanError, ScanFiles, read_scan
@@ -23,6 +24,9 @@ DISCLAIMER = "Not for clinical use."
 
 WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), "preview.png", "prediction.json")
 """Files of a patient; the last one says that the others are whole."""
+
+COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), "expected_dice", "reason")
+"""Of `patients.csv`."""
 
 
 def predict_patient(
@@ -102,8 +106,18 @@ def predict_patients(
         overwrite: replace earlier predictions.
 
     Returns:
-        A row a patient: `patient`, `status` (ok, warning or failed), `reason`, `<region>_ml`, `expected_dice`.
+        A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was predicted before),
+        `reason`, `<region>_ml`, `expected_dice`.
+
+    Raises:
+        ScanError: see `folders.find_patients`; or `patients.csv` is there and not ours.
     """
+    listing, header = out_dir / "patients.csv", ",".join(COLUMNS)
+    if listing.exists() and not overwrite and not listing.read_bytes().startswith(header.encode()):
+        raise ScanError(
+            f"{display_path(listing)}: found another table, expected none, or one with the columns {header}. Choose "
+            "another folder, or `--overwrite` to replace it."
+        )
     rows: list[dict[str, Any]] = []
     try:
         for name, files in tqdm(find_patients(folder).items(), desc="Patients", unit="patient"):
@@ -111,22 +125,41 @@ def predict_patients(
                 _predict_row(predictor, files, out_dir / name, name=name, resample=resample, overwrite=overwrite)
             )
     finally:  # a folder may take hours: what was done before Ctrl-C is listed too
-        table = pd.DataFrame(rows, columns=["patient", "status", "TC_ml", "WT_ml", "ET_ml", "expected_dice", "reason"])
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
-            with replacing(out_dir / "patients.csv") as temporary:
+            with replacing(listing) as temporary:
                 table.to_csv(temporary, index=False)
     return table
 
 
-def _predict_row(predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, **how: bool) -> dict[str, Any]:
-    """Segment a patient as `predict_patient` does; a row of `predict_patients`, also where that fails."""
+def _predict_row(
+    predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, resample: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Segment a patient who is not done yet; a row of `predict_patients`, also where that fails."""
     try:
-        content = predict_patient(predictor, files, out_dir, name=name, **how)
+        if (out_dir / WRITTEN[-1]).exists() and not overwrite:
+            return _read_row(out_dir / WRITTEN[-1], name=name)
+        content = predict_patient(predictor, files, out_dir, name=name, resample=resample, overwrite=overwrite)
+        return _build_row(content, name=name, status="warning" if content["warnings"] else "ok")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         return {"patient": name, "status": "failed", "reason": explain_failure(error)}
+
+
+def _read_row(path: Path, *, name: str) -> dict[str, Any]:
+    """The row of an earlier prediction, from its `prediction.json`."""
+    try:
+        return _build_row(json.loads(path.read_text(encoding="utf-8")), name=name, status="earlier")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScanError(
+            f"{display_path(path)}: cannot be read ({error!r}), expected an earlier prediction. Choose another folder, or "
+            "`--overwrite` to replace it."
+        ) from None
+
+
+def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, Any]:
     return {
         "patient": name,
-        "status": "warning" if content["warnings"] else "ok",
+        "status": status,
         **{f"{region}_ml": volume for region, volume in content["volumes_ml"].items()},
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],

@@ -47,6 +47,14 @@ def test_predict_takes_a_patient_of_four_files(real_dir, checkpoint, tmp_path):
     assert int(labels.header["qform_code"]) == int(scan.header["qform_code"])
 
 
+def test_patients_who_are_done_count_as_done(phantom_dir, checkpoint, tmp_path, capsys):
+    (tmp_path / "patients").mkdir()
+    (tmp_path / "patients/A.nii.gz").symlink_to(phantom_dir / "imagesTr/PHANTOM_001.nii.gz")
+    for expected in ("1 of 1 patients predicted;", "1 of 1 patients predicted, 1 of them earlier"):
+        main(["predict", "--checkpoint", str(checkpoint), "--no-flips", "--patients", str(tmp_path / "patients"), "--out", str(tmp_path / "out")])  # fmt: skip
+        assert expected in capsys.readouterr().out
+
+
 def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path):
     data = real_dir / "msd/Task01_BrainTumour"
     main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--out", str(tmp_path)])

@@ -158,3 +158,29 @@ def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path
     with pytest.raises(KeyboardInterrupt):
         predict_patients(predictor, two_patients, tmp_path / "out")
     assert pd.read_csv(tmp_path / "out/patients.csv")["patient"].tolist() == ["A"]
+
+
+def test_going_on_keeps_the_numbers_of_patients_who_are_done(predictor, two_patients, tmp_path, monkeypatch):
+    fail_once(monkeypatch, MemoryError())
+    first = predict_patients(predictor, two_patients, tmp_path / "out").set_index("patient")
+    second = predict_patients(predictor, two_patients, tmp_path / "out").set_index("patient")
+    assert first["status"].eq("failed").to_dict() == {"A": True, "B": False}
+    assert second["status"]["B"] == "earlier"
+    assert second["status"]["A"] in ("ok", "warning")
+    assert second.loc["B"].drop("status").equals(first.loc["B"].drop("status"))
+    assert pd.read_csv(tmp_path / "out/patients.csv")["WT_ml"].notna().all()
+
+
+def test_a_damaged_earlier_prediction_is_named(predictor, two_patients, tmp_path, monkeypatch):
+    monkeypatch.setattr(patients, "predict_patient", lambda *arguments, **how: pytest.fail("predicted"))
+    for name, text in (("A", "{"), ("B", '{"warnings": []}')):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "prediction.json").write_text(text)
+    table = predict_patients(predictor, two_patients, tmp_path / "out")
+    assert table["reason"].str.contains(r"prediction\.json: cannot be read .* expected an earlier prediction").all()
+
+
+def test_a_table_that_is_not_ours_is_not_overwritten_unasked(predictor, two_patients):
+    (two_patients / "patients.csv").write_text("patient,born\nA,1950\n")
+    with pytest.raises(ScanError, match=r"patients\.csv: found another table, expected none"):
+        predict_patients(predictor, two_patients, two_patients)
