@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
@@ -133,12 +134,20 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a file as the folder for predictions now, and not when they are made."""
+    """Make the folder for predictions, or refuse it, now and not when they are made."""
     file = next((path for path in (out, *out.parents) if path.is_file()), None)
     if file:
         raise NotADirectoryError(
             f"--out {out}: found the file {file}, expected a folder or nothing. Choose another name."
         )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"--out {out}: nothing can be written there ({error.strerror}), expected a folder of yours. Choose another."
+        ) from None
 
 
 def _predict(args: argparse.Namespace) -> None:

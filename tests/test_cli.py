@@ -149,6 +149,18 @@ def test_a_file_in_place_of_the_output_folder_is_refused_before_predicting(
         assert f"found the file {tmp_path / 'file'}, expected a folder" in refused(capsys, *command, *shared)
 
 
+def test_an_output_folder_that_cannot_be_written_is_refused_before_predicting(
+    checkpoint, phantom_dir, tmp_path, capsys, monkeypatch
+):
+    def refuse(*arguments, **settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cli, "TemporaryFile", refuse)  # root, as in containers, may write anywhere
+    for command in (("predict", "--image", "a"), ("evaluate", "--data", phantom_dir)):
+        message = refused(capsys, *command, "--checkpoint", checkpoint, "--out", tmp_path / "out")
+        assert "nothing can be written there (Permission denied), expected a folder of yours" in message
+
+
 def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkpoint, tmp_path, capsys):
     volume = np.random.default_rng(0).random((16, 16, 16, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "scan.nii.gz")
