@@ -79,6 +79,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
     evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans or a 4D file, and a file with a word in its name that starts with seg")  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
     _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
     evaluate.set_defaults(command=_evaluate)
 
@@ -187,6 +188,11 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     _check_folder(args.out)
+    if (args.out / "cases.csv").exists() and not args.overwrite:
+        raise FileExistsError(
+            f"--out {args.out}: found the cases.csv of an earlier evaluation, expected none. Choose another folder, or "
+            "--overwrite to replace it."
+        )
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
     schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
     cases = find_cases(data, schema=schema)

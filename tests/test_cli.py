@@ -84,6 +84,14 @@ def test_evaluate_asks_how_the_labels_of_a_folder_of_patients_are_numbered(phant
     assert pd.read_csv(tmp_path / "out/cases.csv")["case_id"].tolist() == ["one"]
 
 
+def test_an_earlier_evaluation_is_not_overwritten_unasked(phantom_dir, checkpoint, tmp_path, capsys):
+    (tmp_path / "cases.csv").write_text("mine")
+    command = ("evaluate", "--checkpoint", checkpoint, "--data", tmp_path / "none", "--out", tmp_path)
+    assert "found the cases.csv of an earlier evaluation, expected none" in refused(capsys, *command)
+    assert "not found, or no folder" in refused(capsys, *command, "--overwrite")
+    assert (tmp_path / "cases.csv").read_text() == "mine"
+
+
 def test_train_leaves_checkpoints(tmp_path, capsys):
     settings = {"phantom_cases": 3, "max_train_epochs": 1, "batch_size": 1, "seed": 7, "spacing_mm": 6}
     changes = [text for name, value in settings.items() for text in ("--set", name, str(value))]
