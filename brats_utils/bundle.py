@@ -113,12 +113,23 @@ For teaching and for trying out pipelines. The scores hold for the data above an
 
 
 def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-    """Refuse metrics without test scores, and those of another checkpoint."""
+    """Refuse metrics without whole test scores, and those of another checkpoint."""
     if not isinstance(metrics, Mapping) or "test" not in metrics:
         found = sorted(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
         raise CheckpointError(
             f"metrics: found {found}, expected the test scores of notebook 04 under 'test'. Give its metrics.json; "
             "summary.json and other files do not say which checkpoint they belong to."
+        )
+    test, needed = metrics["test"], ("dice", "low", "high", "cases")
+    partial = [
+        name
+        for name, scores in (test.items() if isinstance(test, Mapping) else [("test", test)])
+        if not isinstance(scores, Mapping) or not all(isinstance(scores.get(key), int | float) for key in needed)
+    ]
+    if partial:
+        raise CheckpointError(
+            f"metrics: found no complete scores of {', '.join(partial)}, expected numbers for {', '.join(needed)} by "
+            "region. Give metrics.json as notebook 04 wrote it."
         )
     expected = {"checkpoint_epoch": checkpoint.epoch, "validation_mean_dice": checkpoint.mean_dice}
     given = {key: metrics.get(key) for key in expected}

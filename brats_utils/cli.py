@@ -216,5 +216,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    metrics = json.loads(args.metrics.read_text(encoding="utf-8")) if args.metrics else None
+    try:
+        metrics = json.loads(args.metrics.read_text(encoding="utf-8")) if args.metrics else None
+    except ValueError as error:
+        raise ValueError(
+            f"--metrics {args.metrics}: found no JSON ({error}), expected metrics.json of notebook 04. Run it again."
+        ) from None
     print(f"MONAI bundle in {export_bundle(load_checkpoint(args.checkpoint.resolve()), args.out, metrics=metrics)}/")

@@ -178,6 +178,12 @@ def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkp
     assert "found 3 channels" in message
 
 
+def test_metrics_that_are_no_json_are_named(checkpoint, tmp_path, capsys):
+    (tmp_path / "metrics.json").write_text("")
+    command = ("export", "--checkpoint", checkpoint, "--out", tmp_path / "out", "--metrics", tmp_path / "metrics.json")
+    assert f"--metrics {tmp_path / 'metrics.json'}: found no JSON (Expecting value" in refused(capsys, *command)
+
+
 def test_unknown_notebook_and_unknown_parameter_are_refused(capsys):
     assert "expected some of 01_setup" in refused(capsys, "run", "05_nothing")
     assert "unknown parameter" in refused(capsys, "run", "-p", "prset", "smoke")
