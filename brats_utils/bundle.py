@@ -37,11 +37,12 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
         `bundle_dir`.
 
     Raises:
-        CheckpointError: the folder holds something already, or the metrics are no test scores of this checkpoint.
+        CheckpointError: the folder holds something already, the metrics are no test scores of this checkpoint, or it
+            lacks a setting.
     """
     if bundle_dir.exists() and any(bundle_dir.iterdir()):
         raise CheckpointError(f"{display_path(bundle_dir)}: found files there, expected a new or empty folder.")
-    schema, card = SCHEMAS[checkpoint.config["label_schema"]], write_model_card(checkpoint, metrics=metrics)
+    card, schema = write_model_card(checkpoint, metrics=metrics), SCHEMAS[checkpoint.config["label_schema"]]
     with replacing(bundle_dir / "models" / "model.pt") as temporary:
         torch.save(dict(checkpoint.model), temporary)
     write_text(bundle_dir / "configs" / "inference.json", json.dumps(_describe_inference(checkpoint, schema), indent=2))
@@ -60,11 +61,12 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
         metrics: content of notebook 04's `metrics.json`; without it the card gives the validation Dice alone.
 
     Raises:
-        CheckpointError: the metrics are no test scores, or those of another checkpoint.
+        CheckpointError: the metrics are no test scores, or those of another checkpoint; or it lacks a setting.
 
     Source:
         Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
     """
+    checkpoint.check_settings()
     if metrics is not None:
         _check_metrics(metrics, checkpoint)
     config, schema = checkpoint.config, SCHEMAS[checkpoint.config["label_schema"]]
