@@ -28,6 +28,16 @@ def test_phantom_writes_a_data_set(tmp_path, capsys):
     assert "3 cases of 6 mm" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [*(("--spacing", value) for value in (0, -1, "nan", "inf", 60)), ("--seed", -1), ("--cases", 0)],
+)
+def test_a_phantom_of_impossible_numbers_is_refused(tmp_path, capsys, option, value):
+    message = refused(capsys, "phantom", "--out", tmp_path / "p", option, value)
+    assert message.startswith(("error: spacing: found", "error: Found seed"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_predict_writes_labels_on_the_grid_of_the_scan(phantom_dir, checkpoint, tmp_path):
     scan = phantom_dir / "imagesTr/PHANTOM_001.nii.gz"
     main(["predict", "--checkpoint", str(checkpoint), "--image", str(scan), "--out", str(tmp_path)])
