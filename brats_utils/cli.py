@@ -98,6 +98,8 @@ def _run(args: argparse.Namespace) -> None:
         raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
     parameters = {name: _parse_yaml(name, os.path.expandvars(value)) for name, value in args.parameter}
     check_parameters(parameters, notebooks)
+    preset = parameters.get("preset", "auto")  # which `auto` becomes, the machine decides; all have the same settings
+    load_config("laptop" if preset == "auto" else preset, parameters.get("overrides"))
     output_dir = resolve_path(parameters.get("output_dir", inspect_parameters(notebooks[0])["output_dir"]))
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"

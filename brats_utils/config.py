@@ -167,7 +167,7 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
     try:
-        values = {**PRESETS[preset], **(overrides or {})}
+        values = PRESETS[preset] | {str(name): value for name, value in (overrides or {}).items()}
         values |= {"dataset_dir": data} if data else {}
         values |= {"checkpoint_dir": f"{output_dir}/checkpoints"} if output_dir else {}
         return Config(**values)

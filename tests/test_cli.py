@@ -201,6 +201,19 @@ def test_unknown_notebook_and_unknown_parameter_are_refused(capsys):
     assert "output_dir: found 3 (int), expected str" in refused(capsys, "run", "-p", "output_dir", "3")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("overrides", "{seedd: 1}", "seedd: unknown setting. Did you mean seed"),
+        ("overrides", "{1: 2}", "1: unknown setting"),
+        ("preset", "foo", "preset: found 'foo', expected one of smoke"),
+    ],
+)
+def test_an_unknown_setting_is_refused_before_a_notebook_runs(capsys, monkeypatch, name, value, message):
+    monkeypatch.setattr(cli, "run_notebooks", lambda *arguments, **how: pytest.fail("a notebook ran"))
+    assert message in refused(capsys, "run", "-p", name, value)
+
+
 @pytest.mark.parametrize("command", [("run", "-p", "overrides"), ("train", "--set", "overrides")], ids=lambda c: c[0])
 def test_malformed_yaml_is_one_sentence(command, capsys):
     assert "overrides: found '{seed: 1', which is no YAML" in refused(capsys, *command, "{seed: 1")
