@@ -37,11 +37,12 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
         `bundle_dir`.
 
     Raises:
-        CheckpointError: the folder holds something already, or the metrics are no test scores of this checkpoint.
+        CheckpointError: the folder holds something already, the metrics are no test scores of this checkpoint, or it
+            lacks a setting.
     """
     if bundle_dir.exists() and any(bundle_dir.iterdir()):
         raise CheckpointError(f"{display_path(bundle_dir)}: found files there, expected a new or empty folder.")
-    schema, card = SCHEMAS[checkpoint.config["label_schema"]], write_model_card(checkpoint, metrics=metrics)
+    card, schema = write_model_card(checkpoint, metrics=metrics), SCHEMAS[checkpoint.config["label_schema"]]
     with replacing(bundle_dir / "models" / "model.pt") as temporary:
         torch.save(dict(checkpoint.model), temporary)
     write_text(bundle_dir / "configs" / "inference.json", json.dumps(_describe_inference(checkpoint, schema), indent=2))
@@ -60,11 +61,12 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
         metrics: content of notebook 04's `metrics.json`; without it the card gives the validation Dice alone.
 
     Raises:
-        CheckpointError: the metrics are no test scores, or those of another checkpoint.
+        CheckpointError: the metrics are no test scores, or those of another checkpoint; or it lacks a setting.
 
     Source:
         Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
     """
+    checkpoint.check_settings()
     if metrics is not None:
         _check_metrics(metrics, checkpoint)
     config, schema = checkpoint.config, SCHEMAS[checkpoint.config["label_schema"]]
@@ -113,12 +115,23 @@ For teaching and for trying out pipelines. The scores hold for the data above an
 
 
 def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-    """Refuse metrics without test scores, and those of another checkpoint."""
+    """Refuse metrics without whole test scores, and those of another checkpoint."""
     if not isinstance(metrics, Mapping) or "test" not in metrics:
         found = sorted(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
         raise CheckpointError(
             f"metrics: found {found}, expected the test scores of notebook 04 under 'test'. Give its metrics.json; "
             "summary.json and other files do not say which checkpoint they belong to."
+        )
+    test, needed = metrics["test"], ("dice", "low", "high", "cases")
+    partial = [
+        name
+        for name, scores in (test.items() if isinstance(test, Mapping) else [("test", test)])
+        if not isinstance(scores, Mapping) or not all(isinstance(scores.get(key), int | float) for key in needed)
+    ]
+    if partial:
+        raise CheckpointError(
+            f"metrics: found no complete scores of {', '.join(partial)}, expected numbers for {', '.join(needed)} by "
+            "region. Give metrics.json as notebook 04 wrote it."
         )
     expected = {"checkpoint_epoch": checkpoint.epoch, "validation_mean_dice": checkpoint.mean_dice}
     given = {key: metrics.get(key) for key in expected}

@@ -18,6 +18,12 @@ CHECKPOINT_FORMAT = 2
 """Raise when the content of a checkpoint changes in a way that older code cannot read."""
 
 
+SETTINGS = (
+    "init_filters", "dropout_prob", "spacing_mm", "inference_roi_size", "label_schema", "dataset_dir", "seed"
+)  # fmt: skip
+"""What must be known of a training to predict with its network, and to say what it is."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, foreign or unsafe to load."""
 
@@ -53,6 +59,19 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     schedule: Mapping[str, Any]
     scaler: Mapping[str, Any]
+
+    def check_settings(self) -> None:
+        """Refuse a checkpoint that does not say how its network is used.
+
+        Raises:
+            CheckpointError: it lacks some of `SETTINGS`.
+        """
+        missing = [name for name in SETTINGS if name not in self.config]
+        if missing:
+            raise CheckpointError(
+                f"The checkpoint's settings lack {', '.join(missing)}, expected all that it was trained with. Use "
+                "another checkpoint, or train again."
+            )
 
     def build_model(self) -> SegResNet:
         """Rebuild the network with these weights, in evaluation mode.

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ from brats_utils.phantom import generate_dataset
 from brats_utils.recipe import train
 from brats_utils.runner import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.scans import ScanError
+from brats_utils.transforms import explain_failure
 from brats_utils.truth import find_cases
 
 
@@ -32,10 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.command(args)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        reason: BaseException = error
-        while str(reason).startswith("applying transform") and reason.__cause__:  # MONAI hides what went wrong
-            reason = reason.__cause__
-        print(f"error: {str(reason) or type(reason).__name__}", file=sys.stderr)
+        print(f"error: {explain_failure(error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -78,8 +77,9 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=_predict)
 
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
-    evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans or a 4D file, and a *seg* file")  # fmt: skip
+    evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans or a 4D file, and a file with a word in its name that starts with seg")  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
     _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
     evaluate.set_defaults(command=_evaluate)
 
@@ -98,6 +98,8 @@ def _run(args: argparse.Namespace) -> None:
         raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
     parameters = {name: _parse_yaml(name, os.path.expandvars(value)) for name, value in args.parameter}
     check_parameters(parameters, notebooks)
+    preset = parameters.get("preset", "auto")  # which `auto` becomes, the machine decides; all have the same settings
+    load_config("laptop" if preset == "auto" else preset, parameters.get("overrides"))
     output_dir = resolve_path(parameters.get("output_dir", inspect_parameters(notebooks[0])["output_dir"]))
     run_notebooks(parameters, output_dir, notebooks=notebooks)
     metrics = output_dir / "metrics.json"
@@ -135,12 +137,20 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a file as the folder for predictions now, and not when they are made."""
+    """Make the folder for predictions, or refuse it, now and not when they are made."""
     file = next((path for path in (out, *out.parents) if path.is_file()), None)
     if file:
         raise NotADirectoryError(
             f"--out {out}: found the file {file}, expected a folder or nothing. Choose another name."
         )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"--out {out}: nothing can be written there ({error.strerror}), expected a folder of yours. Choose another."
+        ) from None
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -159,11 +169,13 @@ def _predict(args: argparse.Namespace) -> None:
     if args.patients:
         table = predict_patients(predictor, args.patients, args.out, **how)
         print(table.drop(columns="reason").to_string(index=False, float_format="%.2f", na_rep=""))
-        for patient, reason in table.loc[table["status"] != "ok", ["patient", "reason"]].itertuples(index=False):
+        for patient, reason in table.loc[table["reason"] != "", ["patient", "reason"]].itertuples(index=False):
             print(f"{patient}: {reason}")
-        failed = int((table["status"] == "failed").sum())
+        failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
+        before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
         print(
-            f"{len(table) - failed} of {len(table)} patients predicted; table in {args.out / 'patients.csv'}. {DISCLAIMER}"
+            f"{len(table) - failed} of {len(table)} patients predicted{before}; table in {args.out / 'patients.csv'}. "
+            f"{DISCLAIMER}"
         )
         if failed:
             sys.exit(1)
@@ -178,6 +190,11 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     _check_folder(args.out)
+    if (args.out / "cases.csv").exists() and not args.overwrite:
+        raise FileExistsError(
+            f"--out {args.out}: found the cases.csv of an earlier evaluation, expected none. Choose another folder, or "
+            "--overwrite to replace it."
+        )
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
     schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
     cases = find_cases(data, schema=schema)
@@ -201,5 +218,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    metrics = json.loads(args.metrics.read_text(encoding="utf-8")) if args.metrics else None
+    try:
+        metrics = json.loads(args.metrics.read_text(encoding="utf-8")) if args.metrics else None
+    except ValueError as error:
+        raise ValueError(
+            f"--metrics {args.metrics}: found no JSON ({error}), expected metrics.json of notebook 04. Run it again."
+        ) from None
     print(f"MONAI bundle in {export_bundle(load_checkpoint(args.checkpoint.resolve()), args.out, metrics=metrics)}/")

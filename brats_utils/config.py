@@ -11,6 +11,9 @@ from brats_utils.labels import SCHEMAS
 SIZE_DIVISOR = 8
 """SegResNet halves its input three times. Source: `blocks_down` (1, 2, 2, 4) in Myronenko 2018, arXiv 1810.11654."""
 
+COARSEST_MM = 8
+"""Largest voxel size to work at: a lesion is then a voxel or two."""
+
 RoiSize = tuple[int, int, int]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -55,7 +58,7 @@ class Config(BaseModel):
     max_prediction_images_visualized: Annotated[int, Field(ge=0)] = 20
 
     label_schema: str = "msd"
-    spacing_mm: Annotated[float, Field(gt=0, le=8)] = 1.0
+    spacing_mm: Annotated[float, Field(gt=0, le=COARSEST_MM)] = 1.0
     """Isotropic voxel size that the model works at."""
     init_filters: Annotated[int, Field(ge=8, multiple_of=8)] = 16
     """Width of SegResNet's first layer. Multiples of 8: its group norm has 8 groups."""
@@ -164,7 +167,7 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
     try:
-        values = {**PRESETS[preset], **(overrides or {})}
+        values = PRESETS[preset] | {str(name): value for name, value in (overrides or {}).items()}
         values |= {"dataset_dir": data} if data else {}
         values |= {"checkpoint_dir": f"{output_dir}/checkpoints"} if output_dir else {}
         return Config(**values)

@@ -50,10 +50,11 @@ def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, see
     Raises:
         DataError: if the folder is missing and its name says nothing about how to make it.
     """
-    if dataset_dir.name.startswith("phantom"):  # one made by an older version is refused, not reused
-        return generate_dataset(dataset_dir, num_training=num_cases, spacing_mm=spacing_mm, seed=seed)
-    if (dataset_dir / "dataset.json").is_file():
+    own = [f"phantom-{text}mm-{num_cases}cases-seed{seed}" for text in (f"{spacing_mm}", f"{spacing_mm:g}")]
+    if (dataset_dir / "dataset.json").is_file() and dataset_dir.name not in own:
         return dataset_dir
+    if dataset_dir.name.startswith("phantom"):  # a preset's own of an older version is refused, not reused
+        return generate_dataset(dataset_dir, num_training=num_cases, spacing_mm=spacing_mm, seed=seed)
     if dataset_dir.name == MSD_TASK:
         return download_msd(dataset_dir)
     raise DataError(

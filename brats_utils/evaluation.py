@@ -1,7 +1,8 @@
 """Scoring a predictor on labelled cases, at the scans' own resolution."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +19,7 @@ from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scor
 from brats_utils.paths import replacing, write_text
 from brats_utils.plots import plot_comparison, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
-from brats_utils.scans import ScanError, read_scan
+from brats_utils.scans import ScanError, open_volume, read_scan
 from brats_utils.truth import AnyCase, load_truth, reference_path
 from brats_utils.uncertainty import calibration_error, count_calibration
 from brats_utils.views import turn_volume
@@ -47,11 +48,17 @@ def predict_case(
     return _score_case(predictor, case, load_truth(case, schema=truth_schema or predictor.schema))
 
 
-def _score_case(predictor: Predictor, case: AnyCase, truth: torch.Tensor) -> tuple[Prediction, Row]:
+@contextmanager
+def _naming(case: AnyCase) -> Iterator[None]:
     try:
-        scan = read_scan(case.image)
+        yield
     except ScanError as error:
         raise ScanError(f"{case.case_id}: {error}") from None
+
+
+def _score_case(predictor: Predictor, case: AnyCase, truth: torch.Tensor) -> tuple[Prediction, Row]:
+    with _naming(case):
+        scan = read_scan(case.image)
     prediction = predict_scan(predictor, scan)
     row = score_row(case.case_id, prediction.regions, truth, spacing_mm=scan.spacing_mm)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
@@ -60,10 +67,11 @@ def _score_case(predictor: Predictor, case: AnyCase, truth: torch.Tensor) -> tup
 def evaluate_cases(
     predictor: Predictor, cases: Sequence[AnyCase], out_dir: Path, *, truth_schema: LabelSchema | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predict, save and score cases one by one; a wrong label surfaces before the first prediction.
+    """Predict, save and score cases one by one; a wrong label or missing scan surfaces before the first prediction.
 
     Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json` (by region: mean of
-    each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error).
+    each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error). Both
+    of an earlier evaluation go before the first prediction: they would speak of others than those beside them.
 
     Args:
         predictor: networks and settings.
@@ -80,7 +88,12 @@ def evaluate_cases(
     """
     schema = truth_schema or predictor.schema
     for case in cases:
+        with _naming(case):
+            for path in [case.image] if isinstance(case.image, Path) else case.image:
+                open_volume(path)
         load_truth(case, schema=schema)
+    for name in ("cases.csv", "summary.json"):
+        (out_dir / name).unlink(missing_ok=True)
     rows, counts = [], []
     for case in tqdm(list(cases), desc="Predict and score"):
         truth = load_truth(case, schema=schema)

@@ -16,6 +16,9 @@ FILE_NAMES = {
 }
 """Last words of file names, as in `BraTS2021_00000_t1ce.nii.gz`. Source: the releases of BraTS 2021 and 2023."""
 
+PREDICTED = ("segmentation", "regions", "probabilities", "uncertainty")
+"""Volumes that `predict` writes. Beside its `prediction.json` they are neither scans nor labels."""
+
 
 @dataclass(frozen=True)
 class LabelledScan:
@@ -35,8 +38,8 @@ class LabelledScan:
 def find_patients(folder: Path) -> dict[str, ScanFiles]:
     """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
 
-    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with the word `seg` in
-    their name, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
+    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with a word in their
+    name that starts with `seg`, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
     bad patient does not hide the others.
 
     Args:
@@ -46,21 +49,27 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
         Files by patient, sorted by name.
 
     Raises:
-        ScanError: if there are neither sub-folders nor NIfTI files.
+        ScanError: if there are neither sub-folders nor NIfTI files, or two patients of one name.
     """
     if not folder.is_dir():
         raise ScanError(f"{display_path(folder)}: not found, or no folder. Expected a folder of patients.")
     if any(_files_of(folder, channel) for channel in CHANNELS):
         return {folder.resolve().name: _scans_of(folder)}
     patients: dict[str, ScanFiles] = {}
+    homes: dict[str, Path] = {}
     scans = [path for path in _volumes_of(folder) if not _is_label(path)]
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or not (entry.is_dir() or entry in scans):
             continue
-        if entry.is_dir():
-            patients[entry.name] = _scans_of(entry)
-        elif entry in scans:
-            patients[_stem(entry)] = entry
+        if (entry / "prediction.json").exists() and not _scans_of(entry):
+            continue  # predicted into the folder of the 4D files
+        name = entry.name if entry.is_dir() else _stem(entry)
+        if name in homes:
+            raise ScanError(
+                f"{display_path(homes[name])} and {display_path(entry)}: found two patients of the name {name}, expected "
+                "one. Rename one of them, or move it elsewhere."
+            )
+        homes[name], patients[name] = entry, _scans_of(entry) if entry.is_dir() else entry
     if not patients:
         raise ScanError(
             f"{display_path(folder)}: found no patient, expected sub-folders with four scans each "
@@ -70,7 +79,7 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
 
 
 def find_labelled_patients(folder: Path) -> list[LabelledScan]:
-    """List the patients of a folder that have a label: a file with the word `seg` in its name, beside their scans.
+    """List the patients of a folder that have a label: beside their scans, a file with a word in its name that starts with `seg`.
 
     Raises:
         ScanError: if no patient has one, or a patient has two, or no scan beside it.
@@ -92,12 +101,12 @@ def find_labelled_patients(folder: Path) -> list[LabelledScan]:
     if unclear:
         raise ScanError(
             f"{display_path(folder)}: found patients that cannot be scored: {'; '.join(unclear)}. Expected scans and "
-            "one file with `seg` in its name a patient; move the others elsewhere."
+            "one file with a word in its name that starts with `seg` a patient; move the others elsewhere."
         )
     if not found:
         raise ScanError(
             f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
-            "a patient with four scans or one 4D file, and one file with `seg` in its name."
+            "a patient with four scans or one 4D file, and one file with a word in its name that starts with `seg`."
         )
     return found
 
@@ -116,13 +125,14 @@ def _scans_of(folder: Path) -> ScanFiles:
 
 
 def _volumes_of(folder: Path) -> list[Path]:
-    """NIfTI files, without the `._` files that macOS leaves beside each."""
+    """NIfTI files, without our own predictions and the `._` files that macOS leaves beside each."""
+    ours = {f"{kind}.nii.gz" for kind in PREDICTED} if (folder / "prediction.json").exists() else set()
     paths = (path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
-    return sorted(path for path in paths if not path.name.startswith("."))
+    return sorted(path for path in paths if not path.name.startswith(".") and path.name not in ours)
 
 
 def _is_label(path: Path) -> bool:
-    return "seg" in re.split(r"[^a-z]+", _stem(path).lower())
+    return any(word.startswith("seg") for word in re.split(r"[^a-z]+", _stem(path).lower()))
 
 
 def _files_of(folder: Path, channel: str) -> list[Path]:

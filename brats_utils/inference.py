@@ -113,8 +113,10 @@ def build_predictor(
         schema: numbering wanted for the labels; by default that of the training.
 
     Raises:
-        CheckpointError: if they were trained for different voxel sizes, windows or numberings, or do not load.
+        CheckpointError: if they were trained for different voxel sizes, windows or numberings, lack a setting, or do not load.
     """
+    for checkpoint in checkpoints:
+        checkpoint.check_settings()
     needed = [
         (c.config["spacing_mm"], tuple(c.config["inference_roi_size"]), c.config["label_schema"]) for c in checkpoints
     ]

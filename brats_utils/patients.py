@@ -2,21 +2,31 @@
 
 import json
 import math
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.folders import find_patients
+from brats_utils.folders import PREDICTED, find_patients
 from brats_utils.inference import Predictor, predict_scan, save_volume
+from brats_utils.labels import REGIONS
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.plots import plot_prediction, render_png
 from brats_utils.scans import ScanError, ScanFiles, read_scan
+from brats_utils.transforms import explain_failure
 from brats_utils.views import turn_volume
 
 DISCLAIMER = "Not for clinical use."
+
+WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), "preview.png", "prediction.json")
+"""Files of a patient; the last one says that the others are whole."""
+
+COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), "expected_dice", "reason")
+"""Of `patients.csv`."""
 
 
 def predict_patient(
@@ -26,7 +36,8 @@ def predict_patient(
 
     Writes `segmentation.nii.gz` (integer labels), `regions.nii.gz` (masks TC, WT, ET as a fourth axis),
     `probabilities.nii.gz` (the same axis; 8 bits, so in steps of 1/255), `uncertainty.nii.gz` (their spread, only with
-    flips or several networks), `preview.png` and, last, `prediction.json`: volumes in mL, warnings, settings.
+    flips or several networks), `preview.png` and, last, `prediction.json`: volumes in mL, warnings, settings. All of
+    them appear at once, when all are made, so whoever interrupts a prediction finds nothing of it.
 
     Args:
         predictor: networks and settings.
@@ -34,31 +45,27 @@ def predict_patient(
         out_dir: folder for the patient's files.
         name: of the patient, for the picture.
         resample: bring scans on different grids to that of the first.
-        overwrite: replace an earlier prediction.
+        overwrite: replace an earlier prediction, and any other file of these names.
 
     Returns:
         The content of `prediction.json`.
 
     Raises:
-        ScanError: see `read_scan`; or `out_dir` holds a prediction already.
+        ScanError: see `read_scan`; or `out_dir` holds a file of these names already.
     """
-    if (out_dir / "prediction.json").exists() and not overwrite:
+    there = [name for name in WRITTEN if (out_dir / name).exists()]
+    if there and not overwrite:
+        what = "an earlier prediction" if WRITTEN[-1] in there else f"files of no prediction ({', '.join(there)})"
         raise ScanError(
-            f"{display_path(out_dir)}: found an earlier prediction, expected none. Choose another folder, or `--overwrite`."
+            f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
         )
     scan = read_scan(files, resample=resample)
     prediction = predict_scan(predictor, scan)
-    (out_dir / "prediction.json").unlink(missing_ok=True)  # it says that the rest is whole
-    (out_dir / "uncertainty.nii.gz").unlink(missing_ok=True)  # the earlier one, which this prediction may not replace
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
     volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
     if prediction.spread is not None:
         volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
-    for kind, (volume, slope) in volumes.items():
-        save_volume(volume.byte(), out_dir / f"{kind}.nii.gz", like=scan.reference, slope=slope)
     image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
-    with replacing(out_dir / "preview.png") as temporary:
-        temporary.write_bytes(render_png(plot_prediction(image, regions, title=name)))
     expected = {key: None if math.isnan(score) else round(score, 3) for key, score in prediction.expected_dice.items()}
     content = {
         "patient": name,
@@ -72,7 +79,17 @@ def predict_patient(
         "spacing_mm": predictor.spacing_mm,
         "note": DISCLAIMER,
     }
-    write_text(out_dir / "prediction.json", json.dumps(content, indent=1))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
+        made = Path(folder)
+        for kind, (volume, slope) in volumes.items():
+            save_volume(volume.byte(), made / f"{kind}.nii.gz", like=scan.reference, slope=slope)
+        (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=name)))
+        write_text(made / "prediction.json", json.dumps(content, indent=1))
+        for earlier in reversed(WRITTEN):  # the one that says that the others are whole goes first, and comes last
+            (out_dir / earlier).unlink(missing_ok=True)
+        for path in sorted(made.iterdir(), key=lambda path: WRITTEN.index(path.name)):
+            os.replace(path, out_dir / path.name)
     return content
 
 
@@ -89,8 +106,18 @@ def predict_patients(
         overwrite: replace earlier predictions.
 
     Returns:
-        A row a patient: `patient`, `status` (ok, warning or failed), `reason`, `<region>_ml`, `expected_dice`.
+        A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was predicted before),
+        `reason`, `<region>_ml`, `expected_dice`.
+
+    Raises:
+        ScanError: see `folders.find_patients`; or `patients.csv` is there and not ours.
     """
+    listing, header = out_dir / "patients.csv", ",".join(COLUMNS)
+    if listing.exists() and not overwrite and not listing.read_bytes().startswith(header.encode()):
+        raise ScanError(
+            f"{display_path(listing)}: found another table, expected none, or one with the columns {header}. Choose "
+            "another folder, or `--overwrite` to replace it."
+        )
     rows: list[dict[str, Any]] = []
     try:
         for name, files in tqdm(find_patients(folder).items(), desc="Patients", unit="patient"):
@@ -98,22 +125,41 @@ def predict_patients(
                 _predict_row(predictor, files, out_dir / name, name=name, resample=resample, overwrite=overwrite)
             )
     finally:  # a folder may take hours: what was done before Ctrl-C is listed too
-        table = pd.DataFrame(rows, columns=["patient", "status", "TC_ml", "WT_ml", "ET_ml", "expected_dice", "reason"])
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
-            with replacing(out_dir / "patients.csv") as temporary:
+            with replacing(listing) as temporary:
                 table.to_csv(temporary, index=False)
     return table
 
 
-def _predict_row(predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, **how: bool) -> dict[str, Any]:
-    """Segment a patient as `predict_patient` does; a row of `predict_patients`, also where that fails."""
+def _predict_row(
+    predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, resample: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Segment a patient who is not done yet; a row of `predict_patients`, also where that fails."""
     try:
-        content = predict_patient(predictor, files, out_dir, name=name, **how)
+        if (out_dir / WRITTEN[-1]).exists() and not overwrite:
+            return _read_row(out_dir / WRITTEN[-1], name=name)
+        content = predict_patient(predictor, files, out_dir, name=name, resample=resample, overwrite=overwrite)
+        return _build_row(content, name=name, status="warning" if content["warnings"] else "ok")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        return {"patient": name, "status": "failed", "reason": str(error) or type(error).__name__}
+        return {"patient": name, "status": "failed", "reason": explain_failure(error)}
+
+
+def _read_row(path: Path, *, name: str) -> dict[str, Any]:
+    """The row of an earlier prediction, from its `prediction.json`."""
+    try:
+        return _build_row(json.loads(path.read_text(encoding="utf-8")), name=name, status="earlier")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScanError(
+            f"{display_path(path)}: cannot be read ({error!r}), expected an earlier prediction. Choose another folder, or "
+            "`--overwrite` to replace it."
+        ) from None
+
+
+def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, Any]:
     return {
         "patient": name,
-        "status": "warning" if content["warnings"] else "ok",
+        "status": status,
         **{f"{region}_ml": volume for region, volume in content["volumes_ml"].items()},
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],

@@ -18,6 +18,7 @@ from joblib import Parallel, cpu_count, delayed
 from scipy import ndimage
 from tqdm import tqdm
 
+from brats_utils.config import COARSEST_MM
 from brats_utils.labels import CHANNELS, MSD
 from brats_utils.phantom_anatomy import COARSE_MM, Grid, Noise, Tissues, draw_head, field_grid
 from brats_utils.phantom_image import render
@@ -139,7 +140,14 @@ def generate_dataset(
 
     Raises:
         FileExistsError: if `root` holds anything but this very phantom.
+        ValueError: if no phantom can be made with these numbers.
     """
+    if not 0 < spacing_mm <= COARSEST_MM:  # NaN is neither
+        raise ValueError(f"spacing: found {spacing_mm:g} mm, expected more than 0 and at most {COARSEST_MM}. Try 2.")
+    if seed < 0 or num_training < 1:
+        raise ValueError(
+            f"Found seed {seed} and {num_training} cases, expected a seed of 0 or more and one case at least. Correct them."
+        )
     document = _describe(num_training, num_test, spacing_mm, seed)
     if root.exists() and any(root.iterdir()):
         _check_same(root, document)
@@ -214,6 +222,7 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
         found = None
     if found == document:
         return
+    found = found if isinstance(found, dict) else None
     keys = ("phantom", "numTraining", "numTest")
     expected = {key: document[key] for key in keys}
     what = "files but no readable dataset.json" if found is None else {key: found.get(key) for key in keys}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -20,9 +21,11 @@ ScanFiles = Path | Sequence[Path]
 BRAIN_ML = (700, 2300)
 """Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
 
-
 MAX_SPACING_MM = 4.0
 """Coarser voxels get a warning."""
+
+MAX_SHIFT_VOXELS = 0.1
+"""A volume this near to a grid lies on it: headers of different programs differ by rounding."""
 
 
 class ScanError(ValueError):
@@ -57,7 +60,7 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
         resample: bring files on different grids to that of the first, instead of refusing them.
 
     Raises:
-        ScanError: a file that is missing, damaged or no NIfTI; too many or too few channels; voxels that are NaN,
+        ScanError: a file that is missing, damaged or no NIfTI; too many or too few axes or channels; voxels that are NaN,
             infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`, or ones
             that do not overlap.
     """
@@ -70,12 +73,17 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
         source, values = read_volume(path)
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
             values = values.astype(np.float32)
+        remedy = f"Give one 4D file with {len(CHANNELS)} channels ({', '.join(CHANNELS)}), or one 3D file for each."
+        if values.ndim not in (3, 4) or not values.size:
+            raise ScanError(
+                f"{display_path(path)}: found {values.ndim} axes in shape {values.shape}, expected 3, or 4 with the "
+                f"channels last, and none of length 0. {remedy}"
+            )
         channels = np.moveaxis(values, -1, 0) if values.ndim == 4 else values[None]
         expected = len(CHANNELS) // len(paths)
-        if values.ndim not in (3, 4) or len(channels) != expected:
+        if len(channels) != expected:
             raise ScanError(
-                f"{display_path(path)}: found {len(channels)} channels in shape {values.shape}, expected {expected}. "
-                f"Give one 4D file with {len(CHANNELS)} channels ({', '.join(CHANNELS)}), or one 3D file for each."
+                f"{display_path(path)}: found {len(channels)} channels in shape {values.shape}, expected {expected}. {remedy}"
             )
         names = CHANNELS if len(paths) == 1 else [CHANNELS[paths.index(path)]]
         for name, channel in zip(names, channels, strict=True):
@@ -92,7 +100,7 @@ def open_volume(path: Path) -> nib.Nifti1Image:
     """Read the header of a NIfTI file.
 
     Raises:
-        ScanError: the file is missing, damaged or no NIfTI.
+        ScanError: the file is missing, damaged or no NIfTI, or its header gives the voxels no place.
     """
     if not path.is_file():
         raise ScanError(f"{display_path(path)}: not found. Expected a NIfTI file; check the name and the folder.")
@@ -103,11 +111,16 @@ def open_volume(path: Path) -> nib.Nifti1Image:
             f"{display_path(path)}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with "
             "nib-convert."
         )
+    if not np.isfinite(source.affine).all() or np.linalg.matrix_rank(source.affine[:3, :3]) < 3:
+        raise ScanError(
+            f"{display_path(path)}: found a header that gives the voxels no size or direction, expected an affine of "
+            "finite numbers with three axes. Export it again, or correct the header."
+        )
     return source
 
 
 def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Read a NIfTI file: its header, and its voxels as they are scaled.
+    """Read a NIfTI file: its header, and its voxels as they are scaled, without trailing axes of length 1 after the third.
 
     Raises:
         ScanError: see `open_volume`; or voxels that are no numbers.
@@ -119,7 +132,20 @@ def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
         raise ScanError(
             f"{display_path(path)}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale."
         )
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
     return source, values
+
+
+def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether the corners of a volume lie on those of a grid, give or take `MAX_SHIFT_VOXELS`.
+
+    Args:
+        to_grid: (4, 4), from the volume's voxels to the grid's.
+        shape: (X, Y, Z) of both.
+    """
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
+    return bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
 
 
 @contextmanager
@@ -161,7 +187,8 @@ def _stack(volumes: list[MetaTensor], paths: list[Path], *, resample: bool) -> M
     """Put the channels on one grid: (4, X, Y, Z)."""
     first = volumes[0]
     for index, (volume, path) in enumerate(zip(volumes, paths, strict=True)):
-        if volume.shape[1:] == first.shape[1:] and torch.allclose(volume.affine, first.affine, atol=1e-3):
+        to_first = np.linalg.inv(np.asarray(first.affine)) @ np.asarray(volume.affine)
+        if volume.shape == first.shape and lies_on_grid(to_first, first.shape[1:]):
             continue
         if not resample:
             raise ScanError(

@@ -56,6 +56,13 @@ class ReadImaged(LoadImaged):
         return loaded
 
 
+def explain_failure(error: BaseException) -> str:
+    """Say what went wrong, without what MONAI wraps around the error of a transform."""
+    while str(error).startswith("applying transform") and error.__cause__:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
 class CheckCased(MapTransform):
     """Refuse a case whose channels, shape or label values are not what the network was made for."""
 

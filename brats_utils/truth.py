@@ -1,7 +1,6 @@
 """Labelled cases, whatever the layout of their folder, and their labels as regions on the grid of the scan."""
 
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -12,13 +11,10 @@ from brats_utils.data import Case, load_cases
 from brats_utils.folders import LabelledScan, find_labelled_patients
 from brats_utils.labels import LabelError, LabelSchema, check_label_values, labels_to_regions
 from brats_utils.paths import display_path
-from brats_utils.scans import ScanError, open_volume, read_volume
+from brats_utils.scans import ScanError, lies_on_grid, open_volume, read_volume
 from brats_utils.views import turn_volume
 
 AnyCase = Case | LabelledScan
-
-MAX_SHIFT_VOXELS = 0.1
-"""A label this near to the scan's grid lies on it: headers of different programs differ by rounding."""
 
 
 def find_cases(folder: Path, *, schema: LabelSchema) -> Sequence[AnyCase]:
@@ -56,8 +52,6 @@ def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:
         source, values = read_volume(case.label)
     except ScanError as error:
         raise OSError(str(error)) from None
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
     check_label_values(np.unique(values).tolist(), schema, source=display_path(case.label))
     labels = _turn_onto_scan(torch.from_numpy(values.astype(np.uint8)), source, scan, case)
     return labels_to_regions(labels, schema)
@@ -78,8 +72,7 @@ def _turn_onto_scan(
             f"{name}: found a label of shape {tuple(labels.shape)}, expected {tuple(shape)} as in {scan_name}. "
             "Check that both files belong to the same case."
         )
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
-    if not np.abs(to_scan @ corners - corners).max() < MAX_SHIFT_VOXELS:
+    if not lies_on_grid(to_scan, shape):
         raise LabelError(
             f"{name}: found a label at another position or with another voxel size than {scan_name}, expected the same "
             "grid. Resample the label to the scan, or correct the header that is wrong."
@@ -90,5 +83,4 @@ def _turn_onto_scan(
 def _gives_position(image: nib.Nifti1Image) -> bool:
     """Whether a header says where its voxels lie; tools that do not know write no code, or an identity matrix."""
     coded = image.header["qform_code"] or image.header["sform_code"]
-    known = abs(np.linalg.det(image.affine)) > 0 and not np.array_equal(image.affine, np.eye(4))
-    return bool(coded) and bool(known)
+    return bool(coded) and not np.array_equal(image.affine, np.eye(4))

@@ -96,6 +96,12 @@ def test_a_file_without_test_scores_is_refused(checkpoint, tmp_path, metrics):
         export_bundle(load_checkpoint(checkpoint), tmp_path / "bundle", metrics=metrics)
 
 
+@pytest.mark.parametrize("test", [[1], {"WT": 1}, {"WT": {"dice": 0.5}}, {"WT": dict.fromkeys(("dice", "low", "high", "cases"))}], ids=str)  # fmt: skip
+def test_test_scores_in_part_are_refused(checkpoint, tmp_path, test):
+    with pytest.raises(CheckpointError, match=r"found no complete scores of (WT|test), expected numbers for dice, low"):
+        export_bundle(load_checkpoint(checkpoint), tmp_path / "bundle", metrics=METRICS | {"test": test})
+
+
 def test_a_folder_with_files_is_not_overwritten(bundle_dir, checkpoint):
     with pytest.raises(CheckpointError, match="found files there"):
         export_bundle(load_checkpoint(checkpoint), bundle_dir)

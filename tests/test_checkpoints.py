@@ -3,7 +3,9 @@ import pickle
 import pytest
 import torch
 
+from brats_utils.bundle import write_model_card
 from brats_utils.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from brats_utils.inference import build_predictor
 from brats_utils.model import build_model
 
 
@@ -76,3 +78,9 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         save_checkpoint(path, make_checkpoint(epoch=2))
     assert load_checkpoint(path).epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("use", [lambda checkpoint: build_predictor([checkpoint]), write_model_card])
+def test_checkpoint_without_its_settings_is_refused(use):
+    with pytest.raises(CheckpointError, match=r"settings lack init_filters, dropout_prob, spacing_mm, .* train again"):
+        use(make_checkpoint(config={}))

@@ -28,6 +28,16 @@ def test_phantom_writes_a_data_set(tmp_path, capsys):
     assert "3 cases of 6 mm" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [*(("--spacing", value) for value in (0, -1, "nan", "inf", 60)), ("--seed", -1), ("--cases", 0)],
+)
+def test_a_phantom_of_impossible_numbers_is_refused(tmp_path, capsys, option, value):
+    message = refused(capsys, "phantom", "--out", tmp_path / "p", option, value)
+    assert message.startswith(("error: spacing: found", "error: Found seed"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_predict_writes_labels_on_the_grid_of_the_scan(phantom_dir, checkpoint, tmp_path):
     scan = phantom_dir / "imagesTr/PHANTOM_001.nii.gz"
     main(["predict", "--checkpoint", str(checkpoint), "--image", str(scan), "--out", str(tmp_path)])
@@ -45,6 +55,14 @@ def test_predict_takes_a_patient_of_four_files(real_dir, checkpoint, tmp_path):
     labels, scan = nib.load(tmp_path / "segmentation.nii.gz"), nib.load(patient / "flair.nii.gz")
     assert np.array_equal(labels.affine, scan.affine)
     assert int(labels.header["qform_code"]) == int(scan.header["qform_code"])
+
+
+def test_patients_who_are_done_count_as_done(phantom_dir, checkpoint, tmp_path, capsys):
+    (tmp_path / "patients").mkdir()
+    (tmp_path / "patients/A.nii.gz").symlink_to(phantom_dir / "imagesTr/PHANTOM_001.nii.gz")
+    for expected in ("1 of 1 patients predicted;", "1 of 1 patients predicted, 1 of them earlier"):
+        main(["predict", "--checkpoint", str(checkpoint), "--no-flips", "--patients", str(tmp_path / "patients"), "--out", str(tmp_path / "out")])  # fmt: skip
+        assert expected in capsys.readouterr().out
 
 
 def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path):
@@ -74,6 +92,14 @@ def test_evaluate_asks_how_the_labels_of_a_folder_of_patients_are_numbered(phant
     assert "expected --schema with one of msd, brats2021, brats2023" in refused(capsys, *command)
     main([*command, "--schema", "msd"])
     assert pd.read_csv(tmp_path / "out/cases.csv")["case_id"].tolist() == ["one"]
+
+
+def test_an_earlier_evaluation_is_not_overwritten_unasked(phantom_dir, checkpoint, tmp_path, capsys):
+    (tmp_path / "cases.csv").write_text("mine")
+    command = ("evaluate", "--checkpoint", checkpoint, "--data", tmp_path / "none", "--out", tmp_path)
+    assert "found the cases.csv of an earlier evaluation, expected none" in refused(capsys, *command)
+    assert "not found, or no folder" in refused(capsys, *command, "--overwrite")
+    assert (tmp_path / "cases.csv").read_text() == "mine"
 
 
 def test_train_leaves_checkpoints(tmp_path, capsys):
@@ -141,6 +167,18 @@ def test_a_file_in_place_of_the_output_folder_is_refused_before_predicting(
         assert f"found the file {tmp_path / 'file'}, expected a folder" in refused(capsys, *command, *shared)
 
 
+def test_an_output_folder_that_cannot_be_written_is_refused_before_predicting(
+    checkpoint, phantom_dir, tmp_path, capsys, monkeypatch
+):
+    def refuse(*arguments, **settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cli, "TemporaryFile", refuse)  # root, as in containers, may write anywhere
+    for command in (("predict", "--image", "a"), ("evaluate", "--data", phantom_dir)):
+        message = refused(capsys, *command, "--checkpoint", checkpoint, "--out", tmp_path / "out")
+        assert "nothing can be written there (Permission denied), expected a folder of yours" in message
+
+
 def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkpoint, tmp_path, capsys):
     volume = np.random.default_rng(0).random((16, 16, 16, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "scan.nii.gz")
@@ -150,11 +188,30 @@ def test_wrong_number_of_channels_is_named_although_monai_wraps_the_error(checkp
     assert "found 3 channels" in message
 
 
+def test_metrics_that_are_no_json_are_named(checkpoint, tmp_path, capsys):
+    (tmp_path / "metrics.json").write_text("")
+    command = ("export", "--checkpoint", checkpoint, "--out", tmp_path / "out", "--metrics", tmp_path / "metrics.json")
+    assert f"--metrics {tmp_path / 'metrics.json'}: found no JSON (Expecting value" in refused(capsys, *command)
+
+
 def test_unknown_notebook_and_unknown_parameter_are_refused(capsys):
     assert "expected some of 01_setup" in refused(capsys, "run", "05_nothing")
     assert "unknown parameter" in refused(capsys, "run", "-p", "prset", "smoke")
     assert "expected str" in refused(capsys, "run", "-p", "preset", "3")
     assert "output_dir: found 3 (int), expected str" in refused(capsys, "run", "-p", "output_dir", "3")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("overrides", "{seedd: 1}", "seedd: unknown setting. Did you mean seed"),
+        ("overrides", "{1: 2}", "1: unknown setting"),
+        ("preset", "foo", "preset: found 'foo', expected one of smoke"),
+    ],
+)
+def test_an_unknown_setting_is_refused_before_a_notebook_runs(capsys, monkeypatch, name, value, message):
+    monkeypatch.setattr(cli, "run_notebooks", lambda *arguments, **how: pytest.fail("a notebook ran"))
+    assert message in refused(capsys, "run", "-p", name, value)
 
 
 @pytest.mark.parametrize("command", [("run", "-p", "overrides"), ("train", "--set", "overrides")], ids=lambda c: c[0])

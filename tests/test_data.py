@@ -52,6 +52,19 @@ def test_damaged_dataset_json_is_refused(tmp_path, text):
         load_cases(tmp_path, schema=MSD)
 
 
+def test_a_phantom_of_ones_own_is_used_as_it_is(phantom_dir, tmp_path):
+    mine = shutil.copytree(phantom_dir, tmp_path / "phantom-mine")
+    before = (mine / "dataset.json").stat().st_mtime_ns
+    assert prepare_dataset(mine, spacing_mm=2.0, num_cases=120, seed=0) == mine
+    assert (mine / "dataset.json").stat().st_mtime_ns == before
+
+
+def test_a_presets_own_phantom_of_other_content_is_refused(phantom_dir, tmp_path):
+    old = shutil.copytree(phantom_dir, tmp_path / "phantom-2.0mm-120cases-seed0")
+    with pytest.raises(FileExistsError, match="delete this one to have it generated again"):
+        prepare_dataset(old, spacing_mm=2.0, num_cases=120, seed=0)
+
+
 def test_missing_folder_of_unknown_name_is_not_invented(tmp_path):
     with pytest.raises(DataError, match="expected a folder in the layout of MSD"):
         prepare_dataset(tmp_path / "my_scans", spacing_mm=4, num_cases=3, seed=0)

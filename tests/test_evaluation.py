@@ -94,6 +94,21 @@ def test_all_labels_are_checked_before_the_first_prediction(case, tmp_path, monk
         evaluate_cases(None, cases, tmp_path / "out", truth_schema=MSD)
 
 
+def test_all_scans_are_opened_before_the_first_prediction(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
+    scans = [case.image, case.image, case.image, tmp_path / "t2.nii.gz"]
+    with pytest.raises(ScanError, match=r"^two: .*t2\.nii\.gz: not found"):
+        evaluate_cases(None, [case, LabelledScan("two", scans, case.label)], tmp_path / "out", truth_schema=MSD)
+
+
+def test_an_evaluation_that_breaks_off_leaves_no_scores_of_an_earlier_one(case, tmp_path):
+    (tmp_path / "cases.csv").write_text("old")
+    (tmp_path / "summary.json").write_text("old")
+    with pytest.raises(ScanError, match="holds one value everywhere"):
+        evaluate_cases(None, [case], tmp_path, truth_schema=MSD)
+    assert not {"cases.csv", "summary.json"} & {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_case_whose_scan_is_refused_is_named(case):
     with pytest.raises(ScanError, match=r"^one: .* holds one value everywhere"):
         predict_case(None, case, truth_schema=MSD)

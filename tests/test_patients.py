@@ -12,6 +12,7 @@ from PIL import Image
 
 from brats_utils import patients
 from brats_utils.checkpoints import load_checkpoint
+from brats_utils.folders import find_labelled_patients, find_patients
 from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.patients import predict_patient, predict_patients
 from brats_utils.scans import ScanError
@@ -64,6 +65,35 @@ def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):
     assert json.loads((out_dir / "prediction.json").read_text()) == content
 
 
+def test_a_segmentation_that_is_not_ours_is_not_overwritten_unasked(predictor, result, tmp_path):
+    (tmp_path / "segmentation.nii.gz").write_text("by hand")
+    with pytest.raises(ScanError, match=r"found files of no prediction \(segmentation\.nii\.gz\), expected none"):
+        predict_patient(predictor, result[1], tmp_path, name="one")
+    assert (tmp_path / "segmentation.nii.gz").read_text() == "by hand"
+
+
+def test_a_prediction_that_breaks_off_leaves_what_was_there(result, predictor, tmp_path, monkeypatch):
+    out_dir, scan, _ = result
+    shutil.copytree(out_dir, tmp_path / "out")
+    fail_once(monkeypatch, KeyboardInterrupt(), at="plot_prediction")
+    with pytest.raises(KeyboardInterrupt):
+        predict_patient(predictor, scan, tmp_path / "out", name="two", overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
+        path.name: path.read_bytes() for path in out_dir.iterdir()
+    }
+
+
+def test_predictions_in_the_folders_of_the_scans_are_neither_scans_nor_labels(result, tmp_path):
+    out_dir, scan, _ = result
+    shutil.copytree(out_dir, tmp_path / "one")
+    shutil.copy(scan, tmp_path / "one.nii.gz")
+    assert find_patients(tmp_path) == {"one": tmp_path / "one.nii.gz"}
+    shutil.move(tmp_path / "one.nii.gz", tmp_path / "one/scan.nii.gz")
+    assert find_patients(tmp_path) == {"one": tmp_path / "one/scan.nii.gz"}
+    with pytest.raises(ScanError, match="found no labelled patient"):
+        find_labelled_patients(tmp_path)
+
+
 def test_overwriting_leaves_nothing_of_the_earlier_prediction(result, predictor, tmp_path):
     out_dir, scan, _ = result
     shutil.copytree(out_dir, tmp_path / "out")
@@ -95,14 +125,14 @@ def two_patients(phantom_dir, tmp_path):
     return folder
 
 
-def fail_once(monkeypatch, error):
+def fail_once(monkeypatch, error, *, at="predict_scan"):
     """Let the first patient fail."""
 
-    def predict(*arguments):
+    def fail(*arguments, **settings):
         monkeypatch.undo()
         raise error
 
-    monkeypatch.setattr(patients, "predict_scan", predict)
+    monkeypatch.setattr(patients, at, fail)
 
 
 def test_a_patient_too_large_for_the_memory_does_not_stop_the_rest(predictor, two_patients, tmp_path, monkeypatch):
@@ -110,6 +140,13 @@ def test_a_patient_too_large_for_the_memory_does_not_stop_the_rest(predictor, tw
     table = predict_patients(predictor, two_patients, tmp_path / "out")
     assert table["status"].eq("failed").tolist() == [True, False]
     assert table["reason"][0] == "MemoryError"
+
+
+def test_what_monai_wraps_is_listed_without_the_wrapping(predictor, two_patients, tmp_path, monkeypatch):
+    error = RuntimeError("applying transform <Compose>")
+    error.__cause__ = ValueError("found a moon")
+    fail_once(monkeypatch, error)
+    assert predict_patients(predictor, two_patients, tmp_path / "out")["reason"][0] == "found a moon"
 
 
 def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path, monkeypatch):
@@ -121,3 +158,29 @@ def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path
     with pytest.raises(KeyboardInterrupt):
         predict_patients(predictor, two_patients, tmp_path / "out")
     assert pd.read_csv(tmp_path / "out/patients.csv")["patient"].tolist() == ["A"]
+
+
+def test_going_on_keeps_the_numbers_of_patients_who_are_done(predictor, two_patients, tmp_path, monkeypatch):
+    fail_once(monkeypatch, MemoryError())
+    first = predict_patients(predictor, two_patients, tmp_path / "out").set_index("patient")
+    second = predict_patients(predictor, two_patients, tmp_path / "out").set_index("patient")
+    assert first["status"].eq("failed").to_dict() == {"A": True, "B": False}
+    assert second["status"]["B"] == "earlier"
+    assert second["status"]["A"] in ("ok", "warning")
+    assert second.loc["B"].drop("status").equals(first.loc["B"].drop("status"))
+    assert pd.read_csv(tmp_path / "out/patients.csv")["WT_ml"].notna().all()
+
+
+def test_a_damaged_earlier_prediction_is_named(predictor, two_patients, tmp_path, monkeypatch):
+    monkeypatch.setattr(patients, "predict_patient", lambda *arguments, **how: pytest.fail("predicted"))
+    for name, text in (("A", "{"), ("B", '{"warnings": []}')):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "prediction.json").write_text(text)
+    table = predict_patients(predictor, two_patients, tmp_path / "out")
+    assert table["reason"].str.contains(r"prediction\.json: cannot be read .* expected an earlier prediction").all()
+
+
+def test_a_table_that_is_not_ours_is_not_overwritten_unasked(predictor, two_patients):
+    (two_patients / "patients.csv").write_text("patient,born\nA,1950\n")
+    with pytest.raises(ScanError, match=r"patients\.csv: found another table, expected none"):
+        predict_patients(predictor, two_patients, two_patients)

@@ -64,6 +64,18 @@ def test_unreadable_file_is_named(tmp_path, damage, message):
         read_scan(files)
 
 
+@pytest.mark.parametrize("value", [0, np.nan], ids=["singular", "not finite"])
+def test_a_header_that_gives_voxels_no_place_is_refused(tmp_path, value):
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[0, 0] = value
+    files = write_channels(tmp_path)
+    scan = nib.Nifti1Image(np.asarray(nib.load(files[1]).dataobj), np.eye(4))
+    scan.header.set_sform(affine, code=1)
+    nib.save(nib.Nifti1Image(scan.dataobj, None, scan.header), files[1])
+    with pytest.raises(ScanError, match=r"t1\.nii\.gz: found a header that gives the voxels no size or direction"):
+        read_scan(files)
+
+
 def test_a_format_that_is_no_nifti_is_refused(tmp_path):
     files = write_channels(tmp_path)
     scan = nib.load(files[1])
@@ -105,6 +117,20 @@ def test_wrong_number_of_channels_in_a_4d_file_is_refused(tmp_path, channels):
         read_scan(tmp_path / "scan.nii.gz")
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 8, 4, 2), (16, 16, 0)], ids=str)
+def test_wrong_number_of_axes_is_refused(tmp_path, shape):
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    with pytest.raises(ScanError, match=rf"scan\.nii\.gz: found {len(shape)} axes in shape .*, expected 3, or 4"):
+        read_scan(tmp_path / "scan.nii.gz")
+
+
+def test_trailing_axes_of_one_are_left_out(tmp_path):
+    files = write_channels(tmp_path)
+    first = nib.load(files[0])
+    nib.save(nib.Nifti1Image(np.asarray(first.dataobj)[..., None, None], first.affine), files[0])
+    assert read_scan(files).image.shape == (4, *SHAPE)
+
+
 def test_colour_pictures_are_refused(tmp_path):
     colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "scan.nii.gz")
@@ -124,6 +150,13 @@ def test_different_grids_are_refused_and_resampling_is_offered(tmp_path):
     assert image.shape == (4, *SHAPE)
     expected = torch.from_numpy(np.asarray(other.dataobj)[9:29, 10:30, 10:30])
     torch.testing.assert_close(image.as_tensor()[3, 10:30, 10:30, 10:30], expected, atol=1e-3, rtol=0)
+
+
+def test_scans_whose_headers_differ_by_rounding_lie_on_one_grid(tmp_path):
+    files = write_channels(tmp_path)
+    other = nib.load(files[3])
+    nib.save(nib.Nifti1Image(np.asarray(other.dataobj), other.affine + 0.002), files[3])
+    assert read_scan(files).image.shape == (4, *SHAPE)
 
 
 def test_scans_that_do_not_overlap_are_refused(tmp_path):
@@ -208,6 +241,14 @@ def test_patients_are_found_by_the_names_of_their_files(tmp_path):
     assert list(find_patients(tmp_path / "a")) == ["a"]
 
 
+@pytest.mark.parametrize("names", [("A", "A.nii.gz"), ("B.nii", "B.nii.gz")], ids=str)
+def test_two_patients_of_one_name_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    with pytest.raises(ScanError, match=f"{names[0]} and .*{names[1]}: found two patients of the name {names[0][0]}"):
+        find_patients(tmp_path)
+
+
 def test_a_missing_channel_is_named_when_the_patient_is_read(tmp_path):
     write_channels(tmp_path / "a", names=("flair", "t1", "t2"))
     with pytest.raises(ScanError, match=r"t1gd\.nii\.gz: not found"):
@@ -244,6 +285,13 @@ def test_a_label_beside_a_4d_file_is_no_second_scan(tmp_path):
     for folder in (tmp_path, patient):
         (found,) = find_labelled_patients(folder)
         assert (found.image, found.label) == (patient / "scan_4d.nii.gz", patient / "seg.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["segmentation", "tumor_segmentation", "A-Seg2"])
+def test_any_word_that_starts_with_seg_tells_a_label(tmp_path, name):
+    patient = write_4d_patient(tmp_path / "a", name)
+    (found,) = find_labelled_patients(tmp_path)
+    assert (found.image, found.label) == (patient / "scan_4d.nii.gz", patient / f"{name}.nii.gz")
 
 
 def test_folders_without_a_nifti_are_no_labelled_patients(tmp_path):

@@ -170,9 +170,10 @@ def test_checkpoints_of_an_earlier_training_are_kept(tmp_path, capsys):
         assert f"moved them to {tmp_path / expected}" in capsys.readouterr().out
 
 
-def test_foreign_phantom_folder_is_not_overwritten(tmp_path):
+@pytest.mark.parametrize("name", ["mine.txt", "dataset.json"])
+def test_foreign_phantom_folder_is_not_overwritten(tmp_path, name):
     (tmp_path / "phantom").mkdir()
-    (tmp_path / "phantom/mine.txt").write_text("keep me")
+    (tmp_path / "phantom" / name).write_text("[]")
     with pytest.raises(FileExistsError, match="or delete this one to have it generated again"):
         generate_dataset(tmp_path / "phantom", num_training=3, spacing_mm=6.0, seed=0)
-    assert (tmp_path / "phantom/mine.txt").read_text() == "keep me"
+    assert (tmp_path / "phantom" / name).read_text() == "[]"
