@@ -134,15 +134,16 @@ def test_appearance_changes_every_channel_in_its_own_way_and_leaves_air_and_inpu
     image = torch.randn(1, 12, 16, 10).expand(4, -1, -1, -1).clone()
     image[:, :3] = 0
     before, changes = image.clone(), RandAppearanced("image").set_random_state(0)
-    first, second = (changes({"image": image.half()})["image"] for _ in range(2))
+    first, second = (changes({"image": image})["image"] for _ in range(2))
     assert torch.equal(image, before)
     assert first.dtype == torch.float32
     assert (first[:, :3] == 0).all()
     assert first.isfinite().all()
     for one, other in ((first, second), *((first[:1], first[c : c + 1]) for c in range(1, 4))):
         assert (one - other)[:, 3:].abs().mean() > 0.05
-    again = RandAppearanced("image").set_random_state(0)({"image": image.half()})["image"]
+    again = RandAppearanced("image").set_random_state(0)({"image": image})["image"]
     assert torch.equal(again, first)
+    assert RandAppearanced("image")({"image": image.half()})["image"].dtype == torch.float32
 
 
 def test_appearance_keeps_the_order_of_dark_and_bright_within_a_channel():
