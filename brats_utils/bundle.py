@@ -131,7 +131,7 @@ def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
 
 
 def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, Any]:
-    """The content of `inference.json`: the same steps as `inference.predict_scan`, in MONAI's own words."""
+    """The content of `inference.json`: the steps of `inference.predict_scan` without flips, in MONAI's own words."""
     config = checkpoint.config
     voxel_ml = "abs(float(torch.linalg.det(p.affine[:3, :3]))) / 1000"
     drop_specks = (

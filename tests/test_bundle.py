@@ -1,4 +1,4 @@
-"""A network that was handed over runs without this package and gives the same labels."""
+"""A network that was handed over runs without this package and gives the labels of `predict --no-flips`."""
 
 import ast
 import json
