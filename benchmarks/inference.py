@@ -93,7 +93,7 @@ def predict_classic(predictor: Predictor, case: Case) -> torch.Tensor:
 
 
 def predict_ours(predictor: Predictor, case: Case) -> torch.Tensor:
-    """Predict as `python -m brats_utils predict` does."""
+    """Predict as `python -m brats_utils predict --no-flips` does: with one look, like the classic way."""
     return predict_scan(predictor, case.image).regions
 
 

@@ -22,7 +22,7 @@ def main() -> None:
     cases, roi_size = make_cases(4, spacing_mm=1.0), (128, 128, 128)
     transforms = {
         "cached": build_cached_transform(1.0, schema=MSD),
-        "on_the_fly": build_train_transform(roi_size, schema=MSD),
+        "on_the_fly": build_train_transform(roi_size, schema=MSD, appearance="strong"),
     }
     shutil.rmtree(FOLDER / "cache", ignore_errors=True)
     disk = build_dataset(cases, **transforms, cache="disk", cache_dir=FOLDER / "cache")

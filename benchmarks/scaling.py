@@ -35,7 +35,7 @@ def main() -> None:
         dataset = build_dataset(
             load_cases(folder / "data", schema=MSD),
             cached=build_cached_transform(config.spacing_mm, schema=MSD),
-            on_the_fly=build_train_transform(config.roi_size, schema=MSD),
+            on_the_fly=build_train_transform(config.roi_size, schema=MSD, appearance=config.appearance),
             cache="disk",
             cache_dir=folder / "cache",
         )

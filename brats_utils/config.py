@@ -68,6 +68,8 @@ class Config(BaseModel):
     """Dice over the whole batch, so that one patch without ET does not weigh as much as a full one."""
     bce_weight: NonNegative = 1.0
     """Weight of binary cross-entropy beside Dice."""
+    appearance: Literal["strong", "classic"] = "strong"
+    """Random changes of grey values in training: as another scanner would, or the classic scale and shift by up to .1."""
     optimizer: Literal["adam", "adamw"] = "adamw"
     schedule: Literal["cosine", "one_cycle"] = "one_cycle"
     deterministic: bool = True
@@ -142,7 +144,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "classic": dict(
         roi_size=(224, 224, 144), inference_roi_size=(128, 128, 64), batch_size=1, num_workers=4,
         max_train_epochs=50, initial_learning_rate=1e-4, dice_loss_smoothen_numerator=0.0, dice_loss_batch=False,
-        bce_weight=0.0, optimizer="adam", schedule="cosine", cache="none", dataset_dir="msd",
+        bce_weight=0.0, appearance="classic", optimizer="adam", schedule="cosine", cache="none", dataset_dir="msd",
     ),
 }  # fmt: skip
 

@@ -154,8 +154,8 @@ def choose_precision(device: torch.device) -> torch.dtype:
 def choose_layout(device: torch.device, precision: torch.dtype) -> torch.memory_format:
     """Pick the memory layout of the weights in which a training step is fastest; the activations follow.
 
-    In float32 a CPU without AVX-512 takes several times as long in the usual layout; with bfloat16 units it is
-    the other way round. Source: docs/performance.md.
+    In float32 a CPU is a fifth faster with the channels last; with bfloat16 units it is the other way round.
+    Source: docs/performance.md.
     """
     slow = device.type == "cpu" and precision == torch.float32
     return torch.channels_last_3d if slow else torch.contiguous_format

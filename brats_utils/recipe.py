@@ -101,7 +101,8 @@ def build_loaders(config: Config, out_dir: Path, *, processes: PartialState) -> 
         cache_dir=out_dir / "cache",
         seed=config.seed,
     )
-    train_set = prepare(parts["train"], on_the_fly=build_train_transform(config.roi_size, schema=schema))
+    random_part = build_train_transform(config.roi_size, schema=schema, appearance=config.appearance)
+    train_set = prepare(parts["train"], on_the_fly=random_part)
     val_set = prepare(parts["val"], on_the_fly=build_eval_transform(schema))
     share = {"rank": processes.process_index, "world_size": processes.num_processes, "num_workers": config.num_workers}
     return (

@@ -19,6 +19,8 @@ from monai.transforms import (
     RandCropByPosNegLabeld,
     RandFlipd,
     Randomizable,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
     SelectItemsd,
     Spacingd,
     SpatialPadd,
@@ -222,7 +224,7 @@ def build_cached_transform(spacing_mm: float, *, schema: LabelSchema) -> Compose
     return Compose([*build_preprocessing(spacing_mm, schema=schema).transforms, *compact])
 
 
-def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema) -> Compose:
+def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema, appearance: str) -> Compose:
     """Build the random part: crop first, so that all else touches only the patch.
 
     One patch in two has a tumour voxel at its centre, the other a voxel without.
@@ -230,11 +232,18 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
     Args:
         roi_size: patch size in voxels.
         schema: numbering of the cached labels.
+        appearance: `strong` for `RandAppearanced`; `classic` for a factor and an offset of up to .1 around 1 and 0, the
+            same for all voxels and channels.
 
     Returns:
         A transform from a cached case to a list of one patch (`DataLoader` flattens it) with
         `image` (4, *roi_size) float32 and `label` (3, *roi_size) bool.
     """
+    classic = (
+        EnsureTyped("image", dtype=torch.float32),
+        RandScaleIntensityd("image", factors=0.1, prob=1.0),
+        RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+    )
     return Compose(
         [
             RandCropByPosNegLabeld(
@@ -245,7 +254,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
             LabelsToRegionsd("label", schema),
-            RandAppearanced("image"),  # gives float32
+            *(classic if appearance == "classic" else [RandAppearanced("image")]),  # both give float32
         ]
     )  # fmt: skip
 

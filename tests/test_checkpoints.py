@@ -1,4 +1,5 @@
 import pickle
+import random
 
 import pytest
 import torch
@@ -41,6 +42,24 @@ def test_truncated_checkpoint_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
         load_checkpoint(path)
+
+
+def test_a_byte_that_changed_anywhere_is_noticed_or_does_no_harm(tmp_path):
+    """A small file, so that many of the bytes are in the zip's list of contents."""
+    weights, draw, refused = torch.arange(8.0), random.Random(0), 0
+    whole = save_checkpoint(tmp_path / "whole.pt", make_checkpoint(model={"weights": weights})).read_bytes()
+    for _ in range(300):
+        data = bytearray(whole)
+        data[draw.randrange(len(data))] ^= draw.randrange(1, 256)
+        (tmp_path / "a.pt").write_bytes(data)
+        try:
+            loaded = load_checkpoint(tmp_path / "a.pt")
+        except CheckpointError:
+            refused += 1
+        else:
+            assert torch.equal(loaded.model["weights"], weights)
+            assert vars(loaded) | {"model": {}} == vars(make_checkpoint(model={}))
+    assert refused > 100
 
 
 def test_foreign_checkpoint_is_refused(tmp_path):

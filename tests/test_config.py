@@ -20,6 +20,7 @@ CLASSIC = {  # the functional specification's list, to the letter
     "validation_intervals": 1,
     "inference_roi_size": (128, 128, 64),
     "max_prediction_images_visualized": 20,
+    "appearance": "classic",  # "random intensity scale .1 and shift .1"
 }
 
 
@@ -32,6 +33,10 @@ def test_every_preset_is_valid_and_survives_json(preset):
 def test_classic_preset_has_the_classic_values():
     values = load_config("classic").model_dump()
     assert {key: values[key] for key in CLASSIC} == CLASSIC
+
+
+def test_only_the_classic_preset_changes_grey_values_the_classic_way():
+    assert {preset for preset in PRESETS if load_config(preset).appearance == "classic"} == {"classic"}
 
 
 def test_unknown_setting_is_refused_and_the_likely_one_named():
@@ -57,6 +62,7 @@ def test_number_that_yaml_left_as_text_is_taken():
         ("initial_learning_rate", "fast"),
         ("spacing_mm", 0),
         ("label_schema", "brats1999"),
+        ("appearance", "weak"),
         ("init_filters", 12),
         ("dice_loss_target_onehot", True),
         ("dice_loss_apply_sigmoid", False),

@@ -25,7 +25,7 @@ def cases(phantom_dir):
 def build_patches(cases, **settings):
     transforms = {
         "cached": build_cached_transform(4.0, schema=MSD),
-        "on_the_fly": build_train_transform((16, 16, 16), schema=MSD),
+        "on_the_fly": build_train_transform((16, 16, 16), schema=MSD, appearance="strong"),
     }
     return build_dataset(cases, **transforms, **settings)
 
@@ -51,7 +51,7 @@ def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
 
 
 def test_loader_gives_patches_with_the_ids_of_their_cases(cases):
-    random_part = build_train_transform((16, 16, 16), schema=MSD)
+    random_part = build_train_transform((16, 16, 16), schema=MSD, appearance="strong")
     dataset = build_dataset(cases[:3], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=random_part)
     batches = list(build_train_loader(dataset, batch_size=2, num_workers=0, seed=0))
     assert len(batches) == 1

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from scipy.spatial.distance import cdist, dice
 
 from brats_utils.metrics import (
+    _dilate,
     bootstrap_interval,
     dice_per_region,
     find_box,
@@ -144,6 +146,38 @@ def test_specks_within_six_mm_are_one_lesion_and_farther_ones_are_two():
     assert score_lesions(nothing, near, spacing_mm=MM)["lesions_missed"] == 1
     assert score_lesions(nothing, far, spacing_mm=MM)["lesions_missed"] == 2
     assert score_lesions(nothing, near, spacing_mm=(3.0, 3.0, 3.0))["lesions_missed"] == 2  # 12 mm apart
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "axis", "gap", "lesions"),
+    [
+        ((1, 1, 1), 0, 6, 1), ((1, 1, 1), 0, 7, 2),
+        ((1, 1, 5), 0, 3, 1), ((1, 1, 5), 0, 7, 2), ((1, 1, 5), 2, 1, 1), ((1, 1, 5), 2, 2, 2),
+        ((2, 2, 2), 1, 3, 1), ((2, 2, 2), 1, 4, 2), ((0.5, 0.5, 3), 0, 12, 1), ((0.5, 0.5, 3), 0, 13, 2),
+    ],
+)  # fmt: skip
+def test_gap_between_two_lesions_counts_in_mm_along_every_axis(spacing_mm, axis, gap, lesions):
+    """One lesion where the gap is at most 6 mm: `gap` empty voxels along the axis, of the size given."""
+    truth = torch.zeros(40, 40, 40, dtype=torch.bool)
+    truth[5:13, 5:13, 5:13] = True
+    truth = truth | truth.roll(8 + gap, axis)
+    missed = score_lesions(torch.zeros_like(truth), truth, spacing_mm=spacing_mm)["lesions_missed"]
+    assert missed == lesions
+
+
+@pytest.mark.parametrize(("axis", "distance", "touches"), [(0, 3, True), (0, 4, False), (2, 1, True), (2, 2, False)])
+def test_prediction_within_3_mm_of_a_lesion_belongs_to_it_on_thick_slices(axis, distance, touches):
+    truth = boxes((20, 20, 20), ((5, 5, 5), (9, 9, 9)))
+    speck = [7, 7, 7]
+    speck[axis] = 9 + distance
+    scores = score_lesions(boxes(truth.shape, (speck, speck)), truth, spacing_mm=(1.0, 1.0, 5.0))
+    assert (scores["lesions_found"], scores["lesions_invented"]) == ((1, 0) if touches else (0, 1))
+
+
+def test_lesions_at_1_mm_are_those_of_three_dilations_by_18_neighbours():
+    mask = np.random.default_rng(0).random((30, 30, 30)) > 0.998
+    published = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 2), iterations=3)
+    assert np.array_equal(_dilate(mask, np.array([3, 3, 3])), published)
 
 
 def test_a_true_speck_of_50_cubic_mm_is_not_scored_and_finding_it_is_no_invention():

@@ -2,6 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 
 from brats_utils.labels import MSD, LabelError
 from brats_utils.transforms import (
@@ -89,7 +90,7 @@ def test_cached_case_is_compact_and_becomes_a_training_patch(tmp_path):
     cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
     assert (cached["image"].dtype, cached["label"].dtype) == (torch.float16, torch.uint8)
     before = cached["image"].clone()
-    (patch,) = build_train_transform((16, 16, 16), schema=MSD)(cached)
+    (patch,) = build_train_transform((16, 16, 16), schema=MSD, appearance="strong")(cached)
     assert patch["image"].shape == (4, 16, 16, 16)
     assert patch["image"].dtype == torch.float32
     assert patch["label"].shape == (3, 16, 16, 16)
@@ -99,7 +100,7 @@ def test_cached_case_is_compact_and_becomes_a_training_patch(tmp_path):
 
 def test_training_patches_differ_and_follow_the_seed(tmp_path):
     cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
-    transform = build_train_transform((8, 8, 8), schema=MSD)
+    transform = build_train_transform((8, 8, 8), schema=MSD, appearance="strong")
 
     def draw(seed):
         transform.set_random_state(seed)
@@ -107,6 +108,19 @@ def test_training_patches_differ_and_follow_the_seed(tmp_path):
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
+
+
+def test_classic_appearance_is_one_factor_and_one_offset_for_all_voxels(tmp_path):
+    cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
+    transform = build_train_transform((16, 16, 16), schema=MSD, appearance="classic")
+    (before,) = Compose(transform.transforms[:-2]).set_random_state(0)(cached)  # the same without the last two
+    (after,) = transform.set_random_state(0)(cached)
+    image, changed = before["image"], after["image"]
+    offset = changed[image == 0][0]
+    factor = ((changed - offset) / image)[image != 0].median()
+    assert offset.abs() <= 0.1
+    assert 0 < (factor - 1).abs() <= 0.1001
+    torch.testing.assert_close(changed, factor * image + offset, atol=1e-5, rtol=1e-5)
 
 
 def test_evaluation_changes_nothing_but_the_labels(tmp_path):
@@ -120,15 +134,16 @@ def test_appearance_changes_every_channel_in_its_own_way_and_leaves_air_and_inpu
     image = torch.randn(1, 12, 16, 10).expand(4, -1, -1, -1).clone()
     image[:, :3] = 0
     before, changes = image.clone(), RandAppearanced("image").set_random_state(0)
-    first, second = (changes({"image": image.half()})["image"] for _ in range(2))
+    first, second = (changes({"image": image})["image"] for _ in range(2))
     assert torch.equal(image, before)
     assert first.dtype == torch.float32
     assert (first[:, :3] == 0).all()
     assert first.isfinite().all()
     for one, other in ((first, second), *((first[:1], first[c : c + 1]) for c in range(1, 4))):
         assert (one - other)[:, 3:].abs().mean() > 0.05
-    again = RandAppearanced("image").set_random_state(0)({"image": image.half()})["image"]
+    again = RandAppearanced("image").set_random_state(0)({"image": image})["image"]
     assert torch.equal(again, first)
+    assert RandAppearanced("image")({"image": image.half()})["image"].dtype == torch.float32
 
 
 def test_appearance_keeps_the_order_of_dark_and_bright_within_a_channel():
