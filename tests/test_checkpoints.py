@@ -62,6 +62,16 @@ def test_a_byte_that_changed_anywhere_is_noticed_or_does_no_harm(tmp_path):
     assert refused > 100
 
 
+def test_a_tensor_that_the_list_of_contents_calls_a_folder_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path / "a.pt", make_checkpoint(model={"weights": torch.arange(8.0)}))
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\1\2", 0, data.rindex(b"/data/0"))
+    data[entry + 38] |= 0x10  # external attributes
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="data/0 is not as it was written"):
+        load_checkpoint(path)
+
+
 def test_foreign_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of this tutorial"):
