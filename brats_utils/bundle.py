@@ -17,7 +17,7 @@ import torch
 from brats_utils.checkpoints import Checkpoint, CheckpointError
 from brats_utils.inference import MIN_ENHANCING_ML, MIN_TUMOUR_ML
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
-from brats_utils.metrics import Summary
+from brats_utils.metrics import Summary, format_interval
 from brats_utils.paths import REPOSITORY, display_path, replacing, write_text
 
 
@@ -74,7 +74,7 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
     origin = "synthetic scans (phantoms)" if data.startswith("phantom") else "scans"
     test: Mapping[str, Summary] = (metrics or {}).get("test", {})
     rows = [
-        f"| {name} | {scores['dice']:.3f} | {scores['low']:.3f} to {scores['high']:.3f} | {scores['cases']} |"
+        f"| {name} | {scores['dice']:.3f} | {format_interval(scores)} | {scores['cases']} |"
         for name, scores in test.items()
     ]
     table = "\n".join(["| region | mean Dice | 95% interval | cases |", "|---|---|---|---|", *rows])
@@ -122,11 +122,13 @@ def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
             f"metrics: found {found}, expected the test scores of notebook 04 under 'test'. Give its metrics.json; "
             "summary.json and other files do not say which checkpoint they belong to."
         )
-    test, needed = metrics["test"], ("dice", "low", "high", "cases")
+    test, number = metrics["test"], int | float
+    needed = {"dice": number, "low": number | None, "high": number | None, "cases": number}  # few cases: no interval
     partial = [
         name
         for name, scores in (test.items() if isinstance(test, Mapping) else [("test", test)])
-        if not isinstance(scores, Mapping) or not all(isinstance(scores.get(key), int | float) for key in needed)
+        if not isinstance(scores, Mapping)
+        or not all(isinstance(scores.get(key, ""), kind) for key, kind in needed.items())
     ]
     if partial:
         raise CheckpointError(

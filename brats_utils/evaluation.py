@@ -15,7 +15,7 @@ from brats_utils.charts import plot_calibration, plot_scores
 from brats_utils.folders import LabelledScan
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS, LabelSchema
-from brats_utils.metrics import METRICS, Row, Summary, score_row, summarise_scores
+from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
 from brats_utils.paths import replacing, write_text
 from brats_utils.plots import plot_comparison, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
@@ -189,11 +189,11 @@ def write_evaluation(
 
 def format_summary(summary: Mapping[str, Summary]) -> str:
     """Lay the content of `summary.json` out as a table for the terminal."""
-    lines = ["region   Dice   95% interval   where present"]
+    lines = ["region   Dice   95% interval     where present"]
     for name, scores in summary.items():
         where_present, count = scores.get("dice_where_present"), scores.get("cases_with_region")
         present = f"{where_present:.3f} (n={count})" if where_present is not None else ""
-        lines.append(f"{name:6} {scores['dice']:6.3f}   {scores['low']:.3f}-{scores['high']:.3f}    {present}".rstrip())
+        lines.append(f"{name:6} {scores['dice']:6.3f}   {format_interval(scores):14}   {present}".rstrip())
     return "\n".join(lines)
 
 
@@ -203,14 +203,12 @@ def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
     for region in REGIONS:
         scores = summary[region.name]
         for metric in METRICS:
-            prefix = "" if metric == "dice" else f"{metric}_"
-            interval = f"{scores[f'{prefix}low']:.3f} to {scores[f'{prefix}high']:.3f}"
             rows.append(
                 {
                     "region": region.name,
                     "metric": metric,
                     "all cases": scores[metric],
-                    "95% interval": interval,
+                    "95% interval": format_interval(scores, metric=metric),
                     "n": scores["cases"],
                     "where present": scores[f"{metric}_where_present"],
                     "n present": scores["cases_with_region"],

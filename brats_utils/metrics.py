@@ -14,6 +14,9 @@ Summary = dict[str, float | int | None]
 METRICS = ("dice", "hd95_mm", "sensitivity", "specificity", "volume_error_ml", "lesion_dice", "lesion_f1")
 """What `score_row` says of each region, and `summarise_scores` averages."""
 
+MIN_INTERVAL_CASES = 3
+"""Fewer cases give no interval: drawn anew, they say nothing of how other cases would score."""
+
 WORST_DISTANCE_MM = 374.0
 """HD95 where only one of two masks is empty: the diagonal of a 240 x 240 x 155 mm scan. Source: BraTS 2023."""
 
@@ -50,18 +53,20 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
     return torch.where(total == 0, 1.0, 2 * overlap / total.clamp(min=1))
 
 
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     """Estimate the 95% confidence interval of a mean by drawing the cases anew, 2000 times from a fixed seed.
 
     Args:
         values: one score a case.
 
     Returns:
-        Lower and upper bound.
+        Lower and upper bound; None for both with fewer than `MIN_INTERVAL_CASES` cases.
 
     Source:
         Percentile bootstrap, Efron and Tibshirani 1993, chapter 13.
     """
+    if len(values) < MIN_INTERVAL_CASES:
+        return None, None
     scores = np.asarray(values, dtype=float)
     draws = np.random.default_rng(0).integers(len(scores), size=(2000, len(scores)))
     low, high = np.percentile(scores[draws].mean(axis=1), [2.5, 97.5])
@@ -192,7 +197,7 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
         For each region `dice` over all cases (BraTS rule), its 95% interval `low`, `high`, the number of `cases`,
         `dice_where_present` and `cases_with_region`; for the other `METRICS` the same with `<metric>_low`,
         `<metric>_high` and `<metric>_where_present`. For `mean`, the Dice of the three regions. A region present in no
-        case has None where it is present.
+        case has None where it is present, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`.
     """
     summary: dict[str, Summary] = {}
     for region in REGIONS:
@@ -217,6 +222,13 @@ def _dilate(mask: np.ndarray, reach: np.ndarray) -> np.ndarray:
         offsets = np.meshgrid(*(np.linspace(-1, 1, 2 * step + 1) for step in steps), indexing="ij")
         mask = ndimage.binary_dilation(mask, np.abs(offsets).sum(axis=0) < 2.01)
     return mask
+
+
+def format_interval(scores: Summary, *, metric: str = "dice") -> str:
+    """Write the 95% interval of a metric in `summarise_scores`, or why there is none."""
+    prefix = "" if metric == "dice" else f"{metric}_"
+    low, high = scores[f"{prefix}low"], scores[f"{prefix}high"]
+    return "too few cases" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def find_box(mask: torch.Tensor) -> tuple[slice, ...]:

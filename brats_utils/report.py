@@ -22,7 +22,7 @@ from IPython.display import HTML
 from PIL import Image
 
 from brats_utils.labels import CHANNELS, REGIONS
-from brats_utils.metrics import Summary, find_box
+from brats_utils.metrics import Summary, find_box, format_interval
 from brats_utils.paths import write_text
 from brats_utils.views import upright_slice, window_volume
 
@@ -122,7 +122,7 @@ def show_report(path: Path) -> HTML:
 
 def _describe_score(name: str, score: Summary) -> dict[str, Any]:
     region = next((region for region in REGIONS if region.name == name), None)
-    notes = [f"{score['low']:.3f} to {score['high']:.3f}, n = {score['cases']}"]
+    notes = [f"{format_interval(score)}, n = {score['cases']}"]
     if region and score["dice_where_present"] is not None:
         notes.append(f"{score['dice_where_present']:.3f} where present, n = {score['cases_with_region']}")
     title = f"{region.title.replace('-', ' ')} ({name})" if region else "Mean Dice"

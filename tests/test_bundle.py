@@ -87,6 +87,9 @@ def test_model_card_says_what_must_not_be_done_and_where_scores_come_from(bundle
     assert "Not for clinical use" in (bundle_dir / "docs/README.md").read_text()
     card = write_model_card(load_checkpoint(checkpoint), metrics=METRICS)
     assert "| WT | 0.500 | 0.250 to 0.750 | 3 |" in card
+    few = {"WT": SCORES | {"low": None, "high": None, "cases": 2}}
+    card = write_model_card(load_checkpoint(checkpoint), metrics=METRICS | {"test": few})
+    assert "| WT | 0.500 | too few cases | 2 |" in card
     assert "Test scores were not given" in write_model_card(load_checkpoint(checkpoint))
 
 

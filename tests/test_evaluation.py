@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from brats_utils import evaluation
-from brats_utils.evaluation import evaluate_cases, predict_case
+from brats_utils.evaluation import evaluate_cases, format_summary, predict_case, tabulate_summary
 from brats_utils.folders import LabelledScan
 from brats_utils.labels import MSD, LabelError, labels_to_regions
+from brats_utils.metrics import score_row, summarise_scores
 from brats_utils.scans import ScanError
 from brats_utils.truth import load_truth
 
@@ -107,6 +108,15 @@ def test_an_evaluation_that_breaks_off_leaves_no_scores_of_an_earlier_one(case, 
     with pytest.raises(ScanError, match="holds one value everywhere"):
         evaluate_cases(None, [case], tmp_path, truth_schema=MSD)
     assert not {"cases.csv", "summary.json"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(("count", "interval"), [(2, "too few cases"), (3, "1.000 to 1.000")])
+def test_summary_of_few_cases_gives_no_interval(count, interval):
+    row = score_row("one", TRUTH, TRUTH, spacing_mm=(1.0, 1.0, 1.0))
+    summary = summarise_scores([row] * count)
+    assert set(tabulate_summary(summary)["95% interval"]) >= {interval}
+    heading, *lines = format_summary(summary).splitlines()
+    assert all(line.index(interval) == heading.index("95%") for line in lines)
 
 
 def test_a_case_whose_scan_is_refused_is_named(case):

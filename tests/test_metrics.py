@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from brats_utils.metrics import (
     bootstrap_interval,
     dice_per_region,
     find_box,
+    format_interval,
     hd95_per_region,
     score_lesions,
     score_row,
@@ -71,6 +74,15 @@ def test_summary_tells_apart_all_cases_and_those_with_the_region():
     assert summary["dice"] == pytest.approx((2 / 3 + 1) / 2, abs=1e-4)
     assert summary["dice_where_present"] == pytest.approx(2 / 3, abs=1e-4)
     assert (summary["cases"], summary["cases_with_region"]) == (2, 1)
+
+
+def test_fewer_than_three_cases_have_a_mean_and_no_interval():
+    row = score_row("a", masks([1], [1], [0]), masks([1], [1], [1]), spacing_mm=MM)
+    few, enough = (json.loads(json.dumps(summarise_scores([row] * count), allow_nan=False)) for count in (2, 3))
+    for scores in few.values():
+        assert (scores["low"], scores["high"], format_interval(scores)) == (None, None, "too few cases")
+    assert few["ET"]["lesion_f1_low"] is None
+    assert [format_interval(enough[name]) for name in ("WT", "ET")] == ["1.000 to 1.000", "0.000 to 0.000"]
 
 
 def test_region_found_in_no_case_has_no_mean_where_present():
