@@ -1,8 +1,12 @@
 """What every notebook has in common, so that a reader of one finds the way in all."""
 
 import ast
+import importlib.util
 import re
 import statistics
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import nbformat
@@ -63,6 +67,31 @@ def test_the_bootstrap_cell_is_the_same_in_all() -> None:
     cells = [code_cells(nbformat.read(path, as_version=4), "bootstrap") for path in PATHS]
     assert [len(found) for found in cells] == [1] * len(PATHS)
     assert len({cell.source for (cell,) in cells}) == 1
+
+
+def test_the_bootstrap_cell_installs_again_where_the_first_attempt_failed(tmp_path, monkeypatch) -> None:
+    (cell,) = code_cells(nbformat.read(PATHS[0], as_version=4), "bootstrap")
+    asked, installed = [], []
+
+    def run(command: list[object], *, check: bool) -> None:
+        asked.append(command[0] if command[0] == "git" else "pip")
+        if command[0] == "git":
+            Path(str(command[-1])).mkdir()
+        elif asked.count("pip") == 1:
+            raise subprocess.CalledProcessError(1, "pip")
+        elif "--editable" in command:
+            installed.append("brats_utils")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(userdata=None))
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    with pytest.raises(subprocess.CalledProcessError):
+        exec(cell.source, {})
+    for _ in range(2):
+        exec(cell.source, {})
+    assert asked == ["git", "pip", "pip", "pip"], "one clone; the failure, the requirements, the package; then no more"
 
 
 def test_04_predicts_and_reads_labels_in_one_numbering() -> None:
