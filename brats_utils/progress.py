@@ -221,7 +221,10 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _set_aside(folder: Path) -> None:
-    """Move the checkpoints of an earlier training into a folder of their own, so that none is lost."""
+    """Move the checkpoints of an earlier training into a folder of their own, so that none is lost.
+
+    `history.csv` is written anew; the earlier one's rows are in its checkpoints.
+    """
     earlier = [path for name in (BEST, LAST, PREVIOUS) if (path := folder / name).exists()]
     if not earlier:
         return
