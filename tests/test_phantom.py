@@ -95,7 +95,9 @@ def test_enhancing_tumour_is_the_brightest_part_on_t1gd(cases: list[PhantomCase]
 
 
 def test_edema_is_bright_on_flair(cases: list[PhantomCase]) -> None:
-    assert all(contrast(case, FLAIR, MSD.edema) > 0.8 for case in cases)
+    contrasts = [contrast(case, FLAIR, MSD.edema) for case in cases]
+    assert min(contrasts) > 0.5  # patients go beyond the 16 that were measured: 1.2 to 4.7
+    assert np.median(contrasts) > 1.2
 
 
 def test_edema_keeps_mostly_to_white_matter_and_out_of_the_ventricles(cases: list[PhantomCase]) -> None:

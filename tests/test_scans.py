@@ -117,10 +117,14 @@ def test_wrong_number_of_channels_in_a_4d_file_is_refused(tmp_path, channels):
         read_scan(tmp_path / "scan.nii.gz")
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 8, 4, 2), (16, 16, 0)], ids=str)
-def test_wrong_number_of_axes_is_refused(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [((16, 16), "2 axes"), ((16, 16, 8, 4, 2), "5 axes"), ((16, 16, 0), r"\d axes in shape \(.*0,?\)")],
+    ids=str,  # nibabel reads an empty volume back with one axis, or with three
+)
+def test_wrong_number_of_axes_is_refused(tmp_path, shape, found):
     nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
-    with pytest.raises(ScanError, match=rf"scan\.nii\.gz: found {len(shape)} axes in shape .*, expected 3, or 4"):
+    with pytest.raises(ScanError, match=rf"scan\.nii\.gz: found {found}.*, expected 3, or 4"):
         read_scan(tmp_path / "scan.nii.gz")
 
 
