@@ -160,8 +160,7 @@ def generate_dataset(
         jobs = (
             delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_training + num_test)
         )
-        # the workers leave soon after the last case, so that training has the memory to itself
-        workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator", idle_worker_timeout=20)
+        workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator")
         for _ in tqdm(workers(jobs), desc="Phantom", total=num_training + num_test):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
