@@ -19,6 +19,11 @@ Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+def name_phantom(spacing_mm: object, num_cases: object, seed: object) -> str:
+    """Name the folder of a preset's phantom after what it is made with, so that two never mix."""
+    return f"phantom-{spacing_mm}mm-{num_cases}cases-seed{seed}"
+
+
 class ConfigError(ValueError):
     """A setting that is unknown or impossible."""
 
@@ -96,11 +101,11 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _name_the_data(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Give the data its folder; a phantom's name holds what it was made with, so that two never mix."""
+        """Give the data its folder; a phantom's is that of `name_phantom`."""
         seed, spacing, cases = (
             values.get(k, cls.model_fields[k].default) for k in ("seed", "spacing_mm", "phantom_cases")
         )
-        usual = {"phantom": f"data/phantom-{spacing}mm-{cases}cases-seed{seed}", "msd": "data/Task01_BrainTumour"}
+        usual = {"phantom": f"data/{name_phantom(spacing, cases, seed)}", "msd": "data/Task01_BrainTumour"}
         given = values.get("dataset_dir", "phantom")
         return {**values, "dataset_dir": usual.get(given, given)}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brats_utils.config import name_phantom
 from brats_utils.download import MSD_TASK, download_msd
 from brats_utils.labels import LabelSchema, check_dataset_json
 from brats_utils.paths import display_path, write_text
@@ -50,7 +51,7 @@ def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, see
     Raises:
         DataError: if the folder is missing and its name says nothing about how to make it.
     """
-    own = [f"phantom-{text}mm-{num_cases}cases-seed{seed}" for text in (f"{spacing_mm}", f"{spacing_mm:g}")]
+    own = [name_phantom(text, num_cases, seed) for text in (f"{spacing_mm}", f"{spacing_mm:g}")]
     if (dataset_dir / "dataset.json").is_file() and dataset_dir.name not in own:
         return dataset_dir
     if dataset_dir.name.startswith("phantom"):  # a preset's own of an older version is refused, not reused

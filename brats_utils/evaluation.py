@@ -19,7 +19,7 @@ from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_ro
 from brats_utils.paths import replacing, write_text
 from brats_utils.plots import plot_comparison, render_png, stack_figures
 from brats_utils.report import ReportCase, build_report
-from brats_utils.scans import ScanError, open_volume, read_scan
+from brats_utils.scans import ScanError, list_files, open_volume, read_scan
 from brats_utils.truth import AnyCase, load_truth, reference_path
 from brats_utils.uncertainty import calibration_error, count_calibration
 from brats_utils.views import turn_volume
@@ -89,7 +89,7 @@ def evaluate_cases(
     schema = truth_schema or predictor.schema
     for case in cases:
         with _naming(case):
-            for path in [case.image] if isinstance(case.image, Path) else case.image:
+            for path in list_files(case.image):
                 open_volume(path)
         load_truth(case, schema=schema)
     for name in ("cases.csv", "summary.json"):

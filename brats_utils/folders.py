@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brats_utils.labels import CHANNELS
 from brats_utils.paths import display_path
-from brats_utils.scans import ScanError, ScanFiles
+from brats_utils.scans import ScanError, ScanFiles, list_files
 
 FILE_NAMES = {
     "FLAIR": ("flair", "t2f"),
@@ -39,8 +39,8 @@ def find_patients(folder: Path) -> dict[str, ScanFiles]:
     """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
 
     Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with a word in their
-    name that starts with `seg`, and hidden files are left out. What is missing or double is left to `read_scan` to refuse, so that one
-    bad patient does not hide the others.
+    name that starts with `seg`, and hidden files are left out. What is missing or double is left to `read_scan` to
+    refuse, so that one bad patient does not hide the others.
 
     Args:
         folder: of sub-folders, of 4D files, or the folder of one patient.
@@ -87,7 +87,7 @@ def find_labelled_patients(folder: Path) -> list[LabelledScan]:
     found, unclear = [], []
     patients = find_patients(folder)
     for name, files in patients.items():
-        scans = [files] if isinstance(files, Path) else files
+        scans = list_files(files)
         home = scans[0].parent if scans else folder / name
         if home == folder and len(patients) > 1:
             continue  # 4D files side by side: nothing says whose label it is

@@ -28,6 +28,11 @@ MAX_SHIFT_VOXELS = 0.1
 """A volume this near to a grid lies on it: headers of different programs differ by rounding."""
 
 
+def list_files(files: ScanFiles) -> list[Path]:
+    """Name the files of a patient, one or four; the first is the one whose grid counts."""
+    return [files] if isinstance(files, Path) else list(files)
+
+
 class ScanError(ValueError):
     """Scans that cannot be predicted on, with what was found and what to do."""
 
@@ -64,7 +69,7 @@ def read_scan(files: ScanFiles, *, resample: bool = False) -> Scan:
             infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`, or ones
             that do not overlap.
     """
-    paths = [files] if isinstance(files, Path) else list(files)
+    paths = list_files(files)
     if len(paths) not in (1, len(CHANNELS)):
         raise ScanError(f"Found {len(paths)} files, expected one 4D file or {len(CHANNELS)}: {', '.join(CHANNELS)}.")
     volumes: list[MetaTensor] = []

@@ -11,7 +11,7 @@ from brats_utils.data import Case, load_cases
 from brats_utils.folders import LabelledScan, find_labelled_patients
 from brats_utils.labels import LabelError, LabelSchema, check_label_values, labels_to_regions
 from brats_utils.paths import display_path
-from brats_utils.scans import ScanError, lies_on_grid, open_volume, read_volume
+from brats_utils.scans import ScanError, lies_on_grid, list_files, open_volume, read_volume
 from brats_utils.views import turn_volume
 
 AnyCase = Case | LabelledScan
@@ -30,7 +30,7 @@ def find_cases(folder: Path, *, schema: LabelSchema) -> Sequence[AnyCase]:
 
 def reference_path(case: AnyCase) -> Path:
     """Take the scan whose grid counts: the only file, or the first of four."""
-    return case.image if isinstance(case.image, Path) else case.image[0]
+    return list_files(case.image)[0]
 
 
 def load_truth(case: AnyCase, *, schema: LabelSchema) -> torch.Tensor:
