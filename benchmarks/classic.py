@@ -27,7 +27,7 @@ from monai.transforms import (
 )
 from torch.utils.data import DataLoader
 
-from brats_utils.data import Case
+from brats_utils.cases.split import Case
 from brats_utils.labels import LabelSchema
 from brats_utils.transforms import LabelsToRegionsd
 

@@ -8,10 +8,10 @@ from datetime import date
 
 import torch
 
-from brats_utils.data import Case, load_cases
+from brats_utils.cases.split import Case, load_cases
 from brats_utils.labels import MSD
 from brats_utils.paths import REPOSITORY
-from brats_utils.phantom import generate_dataset
+from brats_utils.phantom.dataset import generate_dataset
 
 FOLDER = REPOSITORY / "runs" / "bench"
 

@@ -21,15 +21,15 @@ from monai.transforms import (
 )
 
 from benchmarks.common import FOLDER, print_table, time_interleaved
-from brats_utils.checkpoints import load_checkpoint
+from brats_utils.cases.split import Case, load_cases, split_cases
+from brats_utils.cases.truth import load_truth
+from brats_utils.commands.train import train
 from brats_utils.config import load_config
-from brats_utils.data import Case, load_cases, split_cases
 from brats_utils.inference import Predictor, build_predictor, predict_scan
 from brats_utils.labels import MSD, REGIONS
 from brats_utils.metrics import dice_per_region
 from brats_utils.paths import resolve_path
-from brats_utils.recipe import train
-from brats_utils.truth import load_truth
+from brats_utils.saving.checkpoints import load_checkpoint
 
 OUT = FOLDER / "inference"
 SETTINGS = {

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from benchmarks.common import print_table
-from brats_utils.checkpoints import load_checkpoint
-from brats_utils.data import Case, load_cases, split_cases
+from brats_utils.cases.split import Case, load_cases, split_cases
 from brats_utils.evaluation import prediction_path
 from brats_utils.labels import MSD, REGIONS, LabelSchema, labels_to_regions
 from brats_utils.metrics import dice_per_region
 from brats_utils.paths import resolve_path
+from brats_utils.saving.checkpoints import load_checkpoint
 
 SWAPPED = LabelSchema("swapped", edema=1, necrotic=3, enhancing=2)
 """The widespread reading of MSD's labels: 2 is taken for the enhancing tumour."""

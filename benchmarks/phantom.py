@@ -13,7 +13,7 @@ from scipy import ndimage
 from benchmarks.common import print_table
 from brats_utils.labels import CHANNELS, MSD
 from brats_utils.paths import REPOSITORY
-from brats_utils.phantom import PhantomCase, generate_case
+from brats_utils.phantom.dataset import PhantomCase, generate_case
 
 FLAIR, T1W, T1GD, T2W = range(4)
 PARTS = {"edema": MSD.edema, "core": MSD.necrotic, "enhancing": MSD.enhancing}

@@ -10,14 +10,14 @@ from accelerate import PartialState
 
 from benchmarks import classic
 from benchmarks.common import FOLDER, print_table
+from brats_utils.cases.split import Case, load_cases, split_cases
+from brats_utils.commands.train import build_loaders, build_state, run_epochs
 from brats_utils.config import load_config
-from brats_utils.data import Case, load_cases, split_cases
 from brats_utils.inference import clean_regions, predict_logits
 from brats_utils.labels import MSD
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import build_model, choose_device
 from brats_utils.paths import REPOSITORY, resolve_path, write_text
-from brats_utils.recipe import build_loaders, build_state, run_epochs
 
 BUDGET = 5.5
 """How many times our seconds the classic recipe gets."""

@@ -11,13 +11,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.common import FOLDER, print_table
-from brats_utils.checkpoints import load_checkpoint
+from brats_utils.cases.truth import find_cases
 from brats_utils.evaluation import evaluate_cases, view_case
 from brats_utils.inference import build_predictor
 from brats_utils.labels import REGIONS, SCHEMAS
 from brats_utils.paths import REPOSITORY
-from brats_utils.plots import plot_comparison, render_png, stack_figures
-from brats_utils.truth import find_cases
+from brats_utils.report.figures import plot_comparison, render_png, stack_figures
+from brats_utils.saving.checkpoints import load_checkpoint
 
 
 def main(checkpoint: str, *folders: str) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 from accelerate import PartialState
 
 from benchmarks.common import FOLDER, print_table
+from brats_utils.cases.split import load_cases
+from brats_utils.commands.train import build_state
 from brats_utils.config import load_config
-from brats_utils.data import load_cases
 from brats_utils.labels import MSD
 from brats_utils.loading import build_dataset, build_train_loader
 from brats_utils.model import choose_device
-from brats_utils.phantom import generate_dataset
-from brats_utils.recipe import build_state
+from brats_utils.phantom.dataset import generate_dataset
 from brats_utils.training import train_epoch
 from brats_utils.transforms import build_cached_transform, build_train_transform
 

@@ -8,7 +8,7 @@ import torch
 from benchmarks import classic
 from benchmarks.common import print_table, time_interleaved
 from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule, choose_device, choose_precision
-from brats_utils.progress import TrainingState
+from brats_utils.saving.resume import TrainingState
 from brats_utils.training import train_step
 
 SETTINGS = {

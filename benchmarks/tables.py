@@ -23,10 +23,10 @@ import torch
 import wandb
 
 from brats_utils.labels import MSD, REGIONS, labels_to_regions
-from brats_utils.phantom import generate_case
+from brats_utils.phantom.dataset import generate_case
+from brats_utils.report.slices import tumour_slices, upright_slice, window_volume
 from brats_utils.tables import ROW_HEADER, TableCase, build_data_table, build_prediction_table, choose_stride
 from brats_utils.tracking import start_run
-from brats_utils.views import tumour_slices, upright_slice, window_volume
 
 REPEATS = 5
 Recipe = Callable[[], wandb.Table]

@@ -6,10 +6,10 @@ from typing import Any
 from accelerate import PartialState
 
 from benchmarks.common import FOLDER, print_table
+from brats_utils.commands.train import build_loaders, build_state
 from brats_utils.config import load_config
 from brats_utils.loading import EpochBatches
 from brats_utils.model import choose_device
-from brats_utils.recipe import build_loaders, build_state
 from brats_utils.training import train_step
 
 

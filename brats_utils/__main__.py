@@ -1,5 +1,5 @@
 """Entry point of `python -m brats_utils`."""
 
-from brats_utils.cli import main
+from brats_utils.commands.cli import main
 
 main()

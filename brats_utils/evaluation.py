@@ -11,18 +11,18 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.charts import plot_calibration, plot_scores
-from brats_utils.folders import LabelledScan
+from brats_utils.cases.layouts import LabelledScan
+from brats_utils.cases.reader import ScanError, list_files, open_volume, read_scan
+from brats_utils.cases.truth import AnyCase, load_truth, reference_path
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS, LabelSchema
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
 from brats_utils.paths import replacing, write_text
-from brats_utils.plots import plot_comparison, render_png, stack_figures
-from brats_utils.report import ReportCase, build_report
-from brats_utils.scans import ScanError, list_files, open_volume, read_scan
-from brats_utils.truth import AnyCase, load_truth, reference_path
+from brats_utils.report.charts import plot_calibration, plot_scores
+from brats_utils.report.figures import plot_comparison, render_png, stack_figures
+from brats_utils.report.page import ReportCase, build_report
+from brats_utils.report.slices import turn_volume
 from brats_utils.uncertainty import calibration_error, count_calibration
-from brats_utils.views import turn_volume
 
 NUM_VIEWED = 3
 """How many of the worst cases to show."""

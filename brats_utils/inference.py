@@ -14,14 +14,14 @@ from monai.transforms import ResampleToMatch
 from scipy import ndimage
 from torch import nn
 
-from brats_utils.checkpoints import Checkpoint, CheckpointError
+from brats_utils.cases.reader import Scan, ScanFiles, find_tissue, read_scan
 from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
 from brats_utils.model import choose_device, choose_precision, explain_out_of_memory, speed_up_inference
 from brats_utils.paths import replacing
-from brats_utils.scans import Scan, ScanFiles, find_tissue, read_scan
+from brats_utils.report.slices import turn_volume
+from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_preprocessing
 from brats_utils.uncertainty import expected_dice
-from brats_utils.views import turn_volume
 
 MIN_ENHANCING_ML = 1.0
 """Less enhancing tumour than this in a whole scan is taken for noise and becomes non-enhancing core.

@@ -15,7 +15,7 @@ from monai.transforms import Compose, Randomizable
 from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
-from brats_utils.data import Case
+from brats_utils.cases.split import Case
 from brats_utils.paths import replacing
 
 CacheKind = Literal["ram", "disk", "none"]

@@ -9,7 +9,7 @@ import wandb
 from tqdm import tqdm
 
 from brats_utils.labels import CHANNELS, REGIONS
-from brats_utils.views import select_slices, tumour_slices, upright_slice, window_volume
+from brats_utils.report.slices import select_slices, tumour_slices, upright_slice, window_volume
 
 DATA_TABLE = "Tumor-Segmentation-Data"
 PREDICTION_TABLE = "Predictions/Tumor-Segmentation-Data"

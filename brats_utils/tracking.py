@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 
 import wandb
 
-from brats_utils.checkpoints import load_checkpoint
 from brats_utils.paths import REPOSITORY, display_path
-from brats_utils.progress import TrainingError
+from brats_utils.saving.checkpoints import load_checkpoint
+from brats_utils.saving.resume import TrainingError
 
 PROJECT = "monai-brain-tumor-segmentation"
 Mode = Literal["online", "offline", "disabled"]

@@ -17,7 +17,7 @@ from brats_utils.labels import REGIONS
 from brats_utils.loading import EpochBatches, derive_seed
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import explain_out_of_memory
-from brats_utils.progress import TrainingState, read_losses
+from brats_utils.saving.resume import TrainingState, read_losses
 
 OUT_OF_MEMORY_REMEDY = "Lower roi_size or batch_size, through `overrides`, or take a smaller preset. Checkpoints that were saved are intact."
 

@@ -26,7 +26,7 @@ def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six labelled synthetic cases at 4 mm, in the layout of MSD; shared by all tests, so do not write into it."""
-    from brats_utils.phantom import generate_dataset  # here, so that tests without data start without torch
+    from brats_utils.phantom.dataset import generate_dataset  # here, so that tests without data start without torch
 
     return generate_dataset(tmp_path_factory.mktemp("phantom") / "dataset", num_training=6, spacing_mm=4.0, seed=0)
 
@@ -36,8 +36,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network at 4 mm: enough to see that files go in and out, and that some voxels are called tumour."""
     import torch
 
-    from brats_utils.checkpoints import Checkpoint, save_checkpoint
     from brats_utils.model import build_model
+    from brats_utils.saving.checkpoints import Checkpoint, save_checkpoint
 
     torch.manual_seed(0)
     state = {"optimizer": {}, "schedule": {}, "scaler": {}}

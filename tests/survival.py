@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from test_training import ROI, make_cases, make_loaders, make_state
 
-from brats_utils import progress, training
-from brats_utils.progress import LAST, PREVIOUS, load_progress, save_progress
+from brats_utils import training
+from brats_utils.saving import resume
+from brats_utils.saving.resume import LAST, PREVIOUS, load_progress, save_progress
 from brats_utils.training import train_epochs
 
 
@@ -19,8 +20,8 @@ def die(*_: Any, **__: Any) -> None:
 
 
 def die_when_called(name: str, *, times: int) -> None:
-    """Let a function that `training` or `progress` calls, or one of `os`, kill the process at its n-th call, half done where it writes a file."""
-    module = next((module for module in (training, progress) if hasattr(module, name)), os)
+    """Let a function that `training` or `resume` calls, or one of `os`, kill the process at its n-th call, half done where it writes a file."""
+    module = next((module for module in (training, resume) if hasattr(module, name)), os)
     inner, calls = getattr(module, name), iter(range(1, 100))
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

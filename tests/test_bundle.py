@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from brats_utils.bundle import export_bundle, write_model_card
-from brats_utils.checkpoints import CheckpointError, load_checkpoint
+from brats_utils.commands.export import export_bundle, write_model_card
 from brats_utils.inference import Predictor, predict_scan
 from brats_utils.labels import MSD
+from brats_utils.saving.checkpoints import CheckpointError, load_checkpoint
 
 SCORES = {"dice": 0.5, "low": 0.25, "high": 0.75, "cases": 3}
 METRICS = {

@@ -4,10 +4,10 @@ import random
 import pytest
 import torch
 
-from brats_utils.bundle import write_model_card
-from brats_utils.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from brats_utils.commands.export import write_model_card
 from brats_utils.inference import build_predictor
 from brats_utils.model import build_model
+from brats_utils.saving.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 
 
 def make_checkpoint(**changes):

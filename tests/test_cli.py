@@ -3,8 +3,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brats_utils import cli
-from brats_utils.cli import main
+from brats_utils.commands import cli
+from brats_utils.commands.cli import main
 
 
 def refused(capsys, *arguments):

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from brats_utils.data import (
+from brats_utils.cases.split import (
     DataError,
     find_test_cases,
     load_cases,

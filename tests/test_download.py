@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from brats_utils.download import DownloadError, download_msd
+from brats_utils.cases.download import DownloadError, download_msd
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_archive_that_climbs_out_is_refused(served, tmp_path):
 
 def test_interrupted_extraction_is_not_taken_for_whole_and_costs_no_second_download(served, tmp_path, monkeypatch):
     md5 = write_archive(served[0] / "task.tar")
-    monkeypatch.setattr("brats_utils.download.extractall", interrupt)
+    monkeypatch.setattr("brats_utils.cases.download.extractall", interrupt)
     with pytest.raises(KeyboardInterrupt):
         download(served, tmp_path, md5)
     assert left_behind(tmp_path) == ["Task01_BrainTumour.tar"]

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from brats_utils import evaluation
+from brats_utils.cases.layouts import LabelledScan
+from brats_utils.cases.reader import ScanError
+from brats_utils.cases.truth import load_truth
 from brats_utils.evaluation import evaluate_cases, format_summary, predict_case, tabulate_summary
-from brats_utils.folders import LabelledScan
 from brats_utils.labels import MSD, LabelError, labels_to_regions
 from brats_utils.metrics import score_row, summarise_scores
-from brats_utils.scans import ScanError
-from brats_utils.truth import load_truth
 
 SHAPE = (12, 14, 10)
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, -1, 0, 126], [0, 0, 1, -72], [0, 0, 0, 1]])  # LPS

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from brats_utils.report import show_report
+from brats_utils.report.page import show_report
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

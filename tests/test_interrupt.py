@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from brats_utils.checkpoints import load_checkpoint
+from brats_utils.saving.checkpoints import load_checkpoint
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train.ipynb"
 

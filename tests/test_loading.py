@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brats_utils.data import load_cases
+from brats_utils.cases.split import load_cases
 from brats_utils.labels import MSD
 from brats_utils.loading import (
     EpochBatches,

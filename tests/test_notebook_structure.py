@@ -14,7 +14,7 @@ import papermill
 import pytest
 from nbformat import NotebookNode
 
-from brats_utils.runner import NOTEBOOKS
+from brats_utils.commands.run import NOTEBOOKS
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))

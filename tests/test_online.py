@@ -12,10 +12,10 @@ import torch
 import wandb
 from wandb_server import WandbServer
 
-from brats_utils.checkpoints import load_checkpoint
 from brats_utils.labels import REGIONS
 from brats_utils.model import build_model, build_optimizer, build_schedule
-from brats_utils.progress import TrainingError, TrainingState, save_progress
+from brats_utils.saving.checkpoints import load_checkpoint
+from brats_utils.saving.resume import TrainingError, TrainingState, save_progress
 from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, TableCase, build_data_table, build_prediction_table
 from brats_utils.tracking import (
     alert_divergence,

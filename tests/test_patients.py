@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brats_utils import patients
-from brats_utils.checkpoints import load_checkpoint
-from brats_utils.folders import find_labelled_patients, find_patients
+from brats_utils.cases.layouts import find_labelled_patients, find_patients
+from brats_utils.cases.reader import ScanError
 from brats_utils.inference import build_predictor, predict_scan
-from brats_utils.patients import predict_patient, predict_patients
-from brats_utils.scans import ScanError
+from brats_utils.patients import prediction as patients
+from brats_utils.patients.prediction import predict_patient, predict_patients
+from brats_utils.saving.checkpoints import load_checkpoint
 
 
 @pytest.fixture(scope="module")

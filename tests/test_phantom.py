@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks.phantom import REAL, collect, measure
-from brats_utils import phantom
 from brats_utils.labels import CHANNELS, MSD, check_dataset_json
-from brats_utils.phantom import PhantomCase, generate_case, generate_dataset
-from brats_utils.phantom_anatomy import draw_head, field_grid
-from brats_utils.phantom_tumour import grow_tumour
+from brats_utils.phantom import dataset as phantom
+from brats_utils.phantom.anatomy import draw_head, field_grid
+from brats_utils.phantom.dataset import PhantomCase, generate_case, generate_dataset
+from brats_utils.phantom.tumour import grow_tumour
 
 SPACING_MM = 4.0  # coarse for testing efficiency
 FLAIR, T1GD = CHANNELS.index("FLAIR"), CHANNELS.index("T1gd")

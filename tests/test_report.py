@@ -12,7 +12,7 @@ from PIL import Image
 
 from brats_utils.labels import REGIONS
 from brats_utils.metrics import score_row, summarise_scores
-from brats_utils.report import ReportCase, build_report, show_report
+from brats_utils.report.page import ReportCase, build_report, show_report
 
 HISTORY = pd.DataFrame(
     {"epoch": [1, 2], "mean_train_loss": [1.2, 0.8], "mean_dice": [float("nan"), 0.5]}

@@ -2,8 +2,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from brats_utils import runner
-from brats_utils.runner import NotebookError, ParameterError, check_parameters, run_notebooks
+from brats_utils.commands import run as runner
+from brats_utils.commands.run import NotebookError, ParameterError, check_parameters, run_notebooks
 
 
 @pytest.fixture

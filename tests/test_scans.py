@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from brats_utils.folders import find_labelled_patients, find_patients
-from brats_utils.scans import ScanError, read_scan
+from brats_utils.cases.layouts import find_labelled_patients, find_patients
+from brats_utils.cases.reader import ScanError, read_scan
 
 SHAPE = (40, 48, 36)
 

@@ -6,7 +6,7 @@ import pytest
 import survival
 import torch
 
-from brats_utils.checkpoints import load_checkpoint
+from brats_utils.saving.checkpoints import load_checkpoint
 
 
 def run(*args):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from brats_utils.checkpoints import load_checkpoint
 from brats_utils.config import load_config
+from brats_utils.saving.checkpoints import load_checkpoint
 
 SWEEP = yaml.safe_load((Path(__file__).parents[1] / "sweep.yaml").read_text())
 

@@ -8,6 +8,7 @@ from PIL import Image
 from wandb_log import read_artifacts, read_records
 
 from brats_utils.labels import REGIONS
+from brats_utils.report.slices import upright_slice, window_volume
 from brats_utils.tables import (
     DATA_TABLE,
     PREDICTION_TABLE,
@@ -20,7 +21,6 @@ from brats_utils.tables import (
     choose_stride,
 )
 from brats_utils.tracking import finish_run, start_run
-from brats_utils.views import upright_slice, window_volume
 
 
 @pytest.fixture

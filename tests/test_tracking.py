@@ -3,7 +3,7 @@ import os
 import pytest
 from wandb_log import read_artifacts, read_history, read_records
 
-from brats_utils.progress import TrainingError
+from brats_utils.saving.resume import TrainingError
 from brats_utils.tracking import (
     PROJECT,
     alert_divergence,

@@ -6,11 +6,11 @@ import torch
 from monai.data import Dataset
 from monai.transforms import Compose, RandFlipd
 
-from brats_utils import progress
-from brats_utils.checkpoints import CheckpointError, load_checkpoint
 from brats_utils.loading import CaseDataset, build_eval_loader, build_train_loader
 from brats_utils.model import RegionLoss, build_model, build_optimizer, build_schedule
-from brats_utils.progress import TrainingError, TrainingState, load_progress, save_on_interrupt, save_progress
+from brats_utils.saving import resume
+from brats_utils.saving.checkpoints import CheckpointError, load_checkpoint
+from brats_utils.saving.resume import TrainingError, TrainingState, load_progress, save_on_interrupt, save_progress
 from brats_utils.training import train_epochs, train_step
 
 ROI = (16, 16, 16)
@@ -212,7 +212,7 @@ def test_interrupted_training_is_saved_before_another_may_write_there(tmp_path, 
         return folder / "last.pt"
 
     run = {"config": {}, "run_id": ""}
-    monkeypatch.setattr(progress, "save_progress", save)
+    monkeypatch.setattr(resume, "save_progress", save)
     with pytest.raises(KeyboardInterrupt), save_on_interrupt(make_state(), tmp_path, **run):
         raise KeyboardInterrupt
 

@@ -14,12 +14,12 @@ from test_training import make_state
 
 import brats_utils
 from brats_utils import colab
-from brats_utils.data import Case, DataError, load_cases
+from brats_utils.cases.split import Case, DataError, load_cases
 from brats_utils.inference import predict_logits
 from brats_utils.labels import MSD
 from brats_utils.paths import write_text
-from brats_utils.phantom import generate_dataset
-from brats_utils.progress import TrainingError, save_on_interrupt
+from brats_utils.phantom.dataset import generate_dataset
+from brats_utils.saving.resume import TrainingError, save_on_interrupt
 from brats_utils.training import train_step
 from brats_utils.transforms import build_preprocessing
 
@@ -139,7 +139,7 @@ class State:
 
 HOLD = """
 import sys, pathlib
-from brats_utils.progress import _lock
+from brats_utils.saving.resume import _lock
 with _lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brats_utils.checkpoints import load_checkpoint
-from brats_utils.cli import main
+from brats_utils.commands.cli import main
+from brats_utils.commands.run import NOTEBOOKS, run_notebooks
 from brats_utils.labels import REGIONS
 from brats_utils.paths import resolve_path
-from brats_utils.runner import NOTEBOOKS, run_notebooks
+from brats_utils.saving.checkpoints import load_checkpoint
 
 
 def run_smoke(output_dir):

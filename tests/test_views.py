@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from brats_utils.views import largest_slice, tumour_slices, upright_slice, window_volume
+from brats_utils.report.slices import largest_slice, tumour_slices, upright_slice, window_volume
 
 
 def test_one_window_serves_all_slices_of_a_volume():

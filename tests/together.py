@@ -8,8 +8,8 @@ from pathlib import Path
 from accelerate import PartialState, notebook_launcher
 from accelerate.utils import gather_object
 
+from brats_utils.commands.train import train
 from brats_utils.config import load_config
-from brats_utils.recipe import train
 
 
 def train_and_report(data: str, out_dir: str, batch_size: int) -> None:

@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.folders import PREDICTED, find_patients
+from brats_utils.cases.layouts import PREDICTED, find_patients
+from brats_utils.cases.reader import ScanError, ScanFiles, read_scan
 from brats_utils.inference import Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS
 from brats_utils.paths import display_path, replacing, write_text
-from brats_utils.plots import plot_prediction, render_png
-from brats_utils.scans import ScanError, ScanFiles, read_scan
+from brats_utils.report.figures import plot_prediction, render_png
+from brats_utils.report.slices import turn_volume
 from brats_utils.transforms import explain_failure
-from brats_utils.views import turn_volume
 
 DISCLAIMER = "Not for clinical use."
 

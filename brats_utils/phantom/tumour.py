@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from brats_utils.phantom_anatomy import COARSE_MM, Grid, Head, Noise, Tissues, field_grid, interpolate
+from brats_utils.phantom.anatomy import COARSE_MM, Grid, Head, Noise, Tissues, field_grid, interpolate
 
 KINDS = {
     "ring": (0.35, 0.40, 0.80),  # necrosis inside an incomplete rim

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from brats_utils.cases.reader import ScanError, ScanFiles, list_files
 from brats_utils.labels import CHANNELS
 from brats_utils.paths import display_path
-from brats_utils.scans import ScanError, ScanFiles, list_files
 
 FILE_NAMES = {
     "FLAIR": ("flair", "t2f"),

@@ -11,8 +11,8 @@ from accelerate import PartialState
 from monai.utils import set_determinism
 from torch.utils.data import DataLoader
 
+from brats_utils.cases.split import load_cases, prepare_dataset, split_cases
 from brats_utils.config import Config
-from brats_utils.data import load_cases, prepare_dataset, split_cases
 from brats_utils.labels import SCHEMAS
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
 from brats_utils.model import (
@@ -25,7 +25,7 @@ from brats_utils.model import (
     choose_precision,
 )
 from brats_utils.paths import resolve_path, write_text
-from brats_utils.progress import TrainingState, load_progress, save_on_interrupt, save_progress
+from brats_utils.saving.resume import TrainingState, load_progress, save_on_interrupt, save_progress
 from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
 from brats_utils.training import EpochResult, train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform

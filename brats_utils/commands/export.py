@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from brats_utils.checkpoints import Checkpoint, CheckpointError
 from brats_utils.inference import MIN_ENHANCING_ML, MIN_TUMOUR_ML
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
 from brats_utils.metrics import Summary, format_interval
 from brats_utils.paths import REPOSITORY, display_path, replacing, write_text
+from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 
 
 def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[str, Any] | None = None) -> Path:

@@ -24,7 +24,7 @@ from PIL import Image
 from brats_utils.labels import CHANNELS, REGIONS
 from brats_utils.metrics import Summary, find_box, format_interval
 from brats_utils.paths import write_text
-from brats_utils.views import upright_slice, window_volume
+from brats_utils.report.slices import upright_slice, window_volume
 
 JPEG_QUALITIES = (80, 65, 50, 35, 20)
 MAX_IMAGE_CHARACTERS = 2_600_000
@@ -107,7 +107,7 @@ def build_report(
         "figures": {name: _to_url(picture, "png") for name, picture in (figures or {}).items()},
         "cases": [_encode_case(case, scores) for case in cases],
     }
-    page = files("brats_utils").joinpath("report.html").read_text(encoding="utf-8")
+    page = files("brats_utils.report").joinpath("page.html").read_text(encoding="utf-8")
     safe = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the script element
     write_text(path, page.replace("__DATA__", safe))
     return path

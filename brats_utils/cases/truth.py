@@ -7,12 +7,12 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from brats_utils.data import Case, load_cases
-from brats_utils.folders import LabelledScan, find_labelled_patients
+from brats_utils.cases.layouts import LabelledScan, find_labelled_patients
+from brats_utils.cases.reader import ScanError, lies_on_grid, list_files, open_volume, read_volume
+from brats_utils.cases.split import Case, load_cases
 from brats_utils.labels import LabelError, LabelSchema, check_label_values, labels_to_regions
 from brats_utils.paths import display_path
-from brats_utils.scans import ScanError, lies_on_grid, list_files, open_volume, read_volume
-from brats_utils.views import turn_volume
+from brats_utils.report.slices import turn_volume
 
 AnyCase = Case | LabelledScan
 

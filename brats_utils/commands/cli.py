@@ -11,21 +11,21 @@ from typing import Any
 
 import yaml
 
-from brats_utils.bundle import export_bundle
-from brats_utils.checkpoints import load_checkpoint
+from brats_utils.cases.layouts import LabelledScan
+from brats_utils.cases.reader import ScanError
+from brats_utils.cases.truth import find_cases
+from brats_utils.commands.export import export_bundle
+from brats_utils.commands.run import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
+from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, load_config
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
-from brats_utils.folders import LabelledScan
 from brats_utils.inference import build_predictor
 from brats_utils.labels import SCHEMAS, LabelError
 from brats_utils.paths import display_path, resolve_path
-from brats_utils.patients import DISCLAIMER, predict_patient, predict_patients
-from brats_utils.phantom import generate_dataset
-from brats_utils.recipe import train
-from brats_utils.runner import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
-from brats_utils.scans import ScanError
+from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
+from brats_utils.phantom.dataset import generate_dataset
+from brats_utils.saving.checkpoints import load_checkpoint
 from brats_utils.transforms import explain_failure
-from brats_utils.truth import find_cases
 
 
 def main(argv: Sequence[str] | None = None) -> None:

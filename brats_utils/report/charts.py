@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brats_utils.labels import REGIONS
-from brats_utils.plots import DARK
+from brats_utils.report.figures import DARK
 
 
 def plot_history(history: pd.DataFrame) -> Figure:

@@ -16,8 +16,8 @@ from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from brats_utils.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from brats_utils.paths import display_path
+from brats_utils.saving.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}

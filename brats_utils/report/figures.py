@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from brats_utils.labels import CHANNELS, REGIONS, LabelSchema
-from brats_utils.views import ORIENTATION, largest_slice, upright_slice, window_volume
+from brats_utils.report.slices import ORIENTATION, largest_slice, upright_slice, window_volume
 
 WIDTH_PER_PANEL = 2.8
 """Inches."""

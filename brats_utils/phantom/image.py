@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from brats_utils.labels import CHANNELS
-from brats_utils.phantom_anatomy import Grid, Noise, Tissues
+from brats_utils.phantom.anatomy import Grid, Noise, Tissues
 
 Range = tuple[float, float, float]
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from brats_utils.config import COARSEST_MM
 from brats_utils.labels import CHANNELS, MSD
-from brats_utils.phantom_anatomy import COARSE_MM, Grid, Noise, Tissues, draw_head, field_grid
-from brats_utils.phantom_image import render
-from brats_utils.phantom_tumour import grow_tumour
+from brats_utils.phantom.anatomy import COARSE_MM, Grid, Noise, Tissues, draw_head, field_grid
+from brats_utils.phantom.image import render
+from brats_utils.phantom.tumour import grow_tumour
 
 VERSION = 3
 """Raise it with every change to what is generated, so that an older phantom is not reused."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brats_utils.cases.download import MSD_TASK, download_msd
 from brats_utils.config import name_phantom
-from brats_utils.download import MSD_TASK, download_msd
 from brats_utils.labels import LabelSchema, check_dataset_json
 from brats_utils.paths import display_path, write_text
-from brats_utils.phantom import generate_dataset
+from brats_utils.phantom.dataset import generate_dataset
 
 PARTS = ("train", "val", "test")
 

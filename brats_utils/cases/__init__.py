@@ -1,0 +1,1 @@
+"""How scans come in, for training, evaluation and prediction alike."""

@@ -1,0 +1,1 @@
+"""What `python -m brats_utils` does, a file a command."""

@@ -1,0 +1,1 @@
+"""Segmenting own patients: one, or a folder of them."""

@@ -1,0 +1,1 @@
+"""What a training leaves behind, and how it goes on from there."""
