@@ -55,14 +55,15 @@ class Config(BaseModel):
     max_train_epochs: Count
     validation_intervals: Count = 1
     dataset_dir: str = "phantom"
-    """A folder in the layout of MSD, or `phantom` or `msd` for the usual place of either."""
+    """A folder in any of `cases.layouts.LAYOUTS`, or `phantom` or `msd` for the usual place of either."""
     checkpoint_dir: str = "runs/tutorial/checkpoints"
     inference_roi_size: RoiSize
     """Sliding window in voxels, for validation and prediction. Best the same as `roi_size`: group norm takes its
     statistics from the whole window, and a larger one with more air in it shifts every prediction."""
     max_prediction_images_visualized: Annotated[int, Field(ge=0)] = 20
 
-    label_schema: str = "msd"
+    label_schema: str = "auto"
+    """Numbering of the labels, a key of `labels.SCHEMAS`; `auto` for what the data's dataset.json says."""
     spacing_mm: Annotated[float, Field(gt=0, le=COARSEST_MM)] = 1.0
     """Isotropic voxel size that the model works at."""
     init_filters: Annotated[int, Field(ge=8, multiple_of=8)] = 16
@@ -94,8 +95,8 @@ class Config(BaseModel):
     @field_validator("label_schema")
     @classmethod
     def _known_schema(cls, name: str) -> str:
-        if name not in SCHEMAS:
-            raise ValueError(f"expected one of {', '.join(SCHEMAS)}")
+        if name not in (*SCHEMAS, "auto"):
+            raise ValueError(f"expected auto, or one of {', '.join(SCHEMAS)}")
         return name
 
     @model_validator(mode="before")

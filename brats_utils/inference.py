@@ -14,11 +14,12 @@ from monai.transforms import ResampleToMatch
 from scipy import ndimage
 from torch import nn
 
-from brats_utils.cases.reader import Scan, ScanFiles, find_tissue, read_scan
+from brats_utils.cases.checks import find_tissue
+from brats_utils.cases.geometry import copy_geometry, turn_volume
+from brats_utils.cases.reader import Scan
 from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
 from brats_utils.model import choose_device, choose_precision, explain_out_of_memory, speed_up_inference
 from brats_utils.paths import replacing
-from brats_utils.report.slices import turn_volume
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_preprocessing
 from brats_utils.uncertainty import expected_dice
@@ -174,7 +175,7 @@ def predict_members(predictor: Predictor, image: torch.Tensor) -> Iterator[torch
             yield logits.sigmoid().flip(axes)[0].cpu()
 
 
-def predict_scan(predictor: Predictor, scan: Scan | ScanFiles) -> Prediction:
+def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     """Predict one patient, from files to labels on the files' own voxel grid.
 
     The affine of the preprocessed image leads back: the probabilities are resampled to the
@@ -182,15 +183,9 @@ def predict_scan(predictor: Predictor, scan: Scan | ScanFiles) -> Prediction:
 
     Args:
         predictor: networks and settings.
-        scan: from `read_scan`, or the files that it takes.
-
-    Raises:
-        ScanError: see `read_scan`.
+        scan: from `cases.reader.read_case`.
     """
-    scan = scan if isinstance(scan, Scan) else read_scan(scan)
-    prepared = build_preprocessing(predictor.spacing_mm, schema=predictor.schema, load=False)({"image": scan.image})[
-        "image"
-    ]
+    prepared = build_preprocessing(predictor.spacing_mm)({"image": scan.image})["image"]
     shape = (len(REGIONS), *prepared.shape[1:])
     total, squares, count = torch.zeros(shape), torch.zeros(shape), 0
     for probability in predict_members(predictor, prepared.as_tensor()):
@@ -253,13 +248,10 @@ def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 
         like: the scan (3D or 4D) whose geometry the volume shares.
         slope: what readers multiply the integers by; 1 / 255 for probabilities.
     """
-    source = nib.load(like)
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
-    header.set_xyzt_units(*source.header.get_xyzt_units())
-    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), source.affine, header)
-    image.set_qform(source.get_qform(), int(source.header["qform_code"]))
-    image.set_sform(source.get_sform(), int(source.header["sform_code"]))
+    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None, header)
+    copy_geometry(nib.load(like).header, image.header)
     image.header.set_slope_inter(slope, 0)
     with replacing(path) as temporary:
         nib.save(image, temporary)

@@ -1,16 +1,18 @@
 """Label schemas and the three tumour regions: the only place that knows which integer means what.
 
-Three numberings of the same tissue are in use. Mixing them up swaps the enhancing tumour with
+Five numberings of the same tissues are in use. Mixing them up swaps the enhancing tumour with
 the edema or the necrotic core, and a model then reports excellent numbers for the wrong thing.
 
-| schema     | 1       | 2       | 3         | 4         | source                                          |
-|------------|---------|---------|-----------|-----------|-------------------------------------------------|
-| MSD        | edema   | NCR/NET | enhancing | -         | Task01_BrainTumour/dataset.json                 |
-| BRATS_2021 | NCR/NET | edema   | -         | enhancing | Baid 2021, arXiv 2107.02314 (and all before it) |
-| BRATS_2023 | NCR/NET | edema   | enhancing | -         | BraTS 2023 challenge, synapse.org/brats2023     |
+| schema     | 1         | 2       | 3         | 4         | source                                          |
+|------------|-----------|---------|-----------|-----------|-------------------------------------------------|
+| msd        | edema     | NCR/NET | enhancing | -         | Task01_BrainTumour/dataset.json                 |
+| brats2021  | NCR/NET   | edema   | -         | enhancing | Baid 2021, arXiv 2107.02314 (and all before it) |
+| brats2023  | NCR/NET   | edema   | enhancing | -         | BraTS 2023 challenge, synapse.org/brats2023     |
+| brats2024  | NCR/NET   | edema   | enhancing | cavity    | de Verdier 2024, arXiv 2405.18368, after surgery |
+| brats_peds | enhancing | NCR/NET | cyst      | edema     | Kazerooni 2024, arXiv 2404.15009, children      |
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -56,36 +58,47 @@ class LabelSchema:
         edema: peritumoural edema (ED).
         necrotic: necrotic and non-enhancing tumour core (NCR/NET).
         enhancing: gadolinium-enhancing tumour (ET).
+        cyst: cystic part of the core, where it is told apart.
+        cavity: what surgery left, filled with fluid: no tumour.
     """
 
     name: str
     edema: int
     necrotic: int
     enhancing: int
+    cyst: int | None = None
+    cavity: int | None = None
 
     @property
     def tissues(self) -> dict[int, str]:
         """Label value to tissue name, background included, in numeric order."""
-        named = {0: "background", self.edema: "edema", self.necrotic: "necrotic / non-enhancing core"}
-        return dict(sorted({**named, self.enhancing: "enhancing tumour"}.items()))
+        named = {
+            0: "background",
+            self.edema: "edema",
+            self.necrotic: "necrotic / non-enhancing core",
+            self.enhancing: "enhancing tumour",
+            self.cyst: "cyst",
+            self.cavity: "resection cavity",
+        }
+        return {value: named[value] for value in sorted(value for value in named if value is not None)}
 
     @property
     def region_values(self) -> tuple[tuple[int, ...], ...]:
         """Label values that make up each region, in the order of `REGIONS`.
 
-        Source: Menze 2015 (BraTS), doi 10.1109/TMI.2014.2377694: TC = NCR + ET, WT = TC + edema.
+        Source: Menze 2015 (BraTS), doi 10.1109/TMI.2014.2377694: TC = NCR + ET, WT = TC + edema. The cyst belongs to
+        the core: Kazerooni 2024, arXiv 2404.15009. The cavity is no tumour: de Verdier 2024, arXiv 2405.18368.
         """
-        return (
-            (self.necrotic, self.enhancing),
-            (self.edema, self.necrotic, self.enhancing),
-            (self.enhancing,),
-        )
+        core = (self.necrotic, self.enhancing, *(() if self.cyst is None else (self.cyst,)))
+        return core, (self.edema, *core), (self.enhancing,)
 
 
 MSD = LabelSchema("msd", edema=1, necrotic=2, enhancing=3)
 BRATS_2021 = LabelSchema("brats2021", edema=2, necrotic=1, enhancing=4)
 BRATS_2023 = LabelSchema("brats2023", edema=2, necrotic=1, enhancing=3)
-SCHEMAS = {schema.name: schema for schema in (MSD, BRATS_2021, BRATS_2023)}
+BRATS_2024 = LabelSchema("brats2024", edema=2, necrotic=1, enhancing=3, cavity=4)
+BRATS_PEDS = LabelSchema("brats_peds", edema=4, necrotic=2, enhancing=1, cyst=3)
+SCHEMAS = {schema.name: schema for schema in (MSD, BRATS_2021, BRATS_2023, BRATS_2024, BRATS_PEDS)}
 
 
 def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: str) -> None:
@@ -100,17 +113,23 @@ def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: 
         LabelError: if a value is not in the schema.
     """
     unlisted = sorted(set(values) - set(schema.tissues))
-    if unlisted:
-        shown = ", ".join(f"{value:g}" for value in unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
-        fits = [s.name for s in SCHEMAS.values() if set(values) <= set(s.tissues)]
-        hint = (
-            f"The values fit {' or '.join(fits)}: set label_schema to it, or --schema at the command line."
-            if fits
-            else "No known schema has them all."
-        )
-        raise LabelError(
-            f"{source}: found label values [{shown}], expected only {sorted(schema.tissues)} (schema {schema.name!r}). {hint}"
-        )
+    if not unlisted:
+        return
+    shown = ", ".join(f"{value:g}" for value in unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
+    hints = []
+    for value in unlisted[:5]:
+        meanings: dict[str, list[str]] = {}
+        for known in SCHEMAS.values():
+            if value in known.tissues:
+                meanings.setdefault(known.tissues[int(value)], []).append(known.name)
+        listed = ", ".join(f"{tissue} in {' and '.join(names)}" for tissue, names in meanings.items())
+        hints.append(f"{value:g} is {listed}." if listed else f"No known schema has {value:g}.")
+    if not all(hint.startswith("No") for hint in hints):
+        hints.append("Find out which of them these labels follow, and set label_schema to it, or --schema.")
+    raise LabelError(
+        f"{source}: found label values [{shown}], expected only {sorted(schema.tissues)} (schema {schema.name!r}). "
+        + " ".join(hints)
+    )
 
 
 def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
@@ -141,7 +160,7 @@ def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tenso
 
     Args:
         regions: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
-        schema: the numbering wanted.
+        schema: the numbering wanted; its cyst and cavity are not written, for no region tells them apart.
 
     Returns:
         (X, Y, Z) uint8.
@@ -152,60 +171,3 @@ def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tenso
     labels[core] = schema.necrotic
     labels[enhancing] = schema.enhancing
     return labels
-
-
-def check_dataset_json(document: Mapping[str, object], schema: LabelSchema, *, source: str) -> None:
-    """Refuse a dataset.json whose channels or label names contradict the schema.
-
-    Args:
-        document: the parsed dataset.json.
-        schema: the numbering that the rest of the pipeline will use.
-        source: what to call the file in the error.
-
-    Raises:
-        LabelError: if channel order, label values or label names differ from what is expected.
-    """
-    channels = _numbered_names(document, "modality", source)
-    found = tuple(channels[i] for i in sorted(channels))
-    if tuple(name.lower() for name in found) != tuple(name.lower() for name in CHANNELS):
-        raise LabelError(
-            f"{source}: found channels {list(found)}, expected {list(CHANNELS)} in this order. "
-            "Reorder the channels of the images, then correct `modality`."
-        )
-    names = _numbered_names(document, "labels", source)
-    tissues = {value: _tissue_of(name) for value, name in names.items() if value != 0}
-    expected = {schema.edema: "edema", schema.necrotic: "necrotic", schema.enhancing: "enhancing"}
-    if tissues != expected:
-        fits = [
-            s.name
-            for s in SCHEMAS.values()
-            if tissues == {s.edema: "edema", s.necrotic: "necrotic", s.enhancing: "enhancing"}
-        ]
-        hint = (
-            f"It describes {' or '.join(fits)}: set label_schema to it, or --schema at the command line."
-            if fits
-            else "It describes no known schema."
-        )
-        raise LabelError(f"{source}: found labels {names}, expected {schema.tissues} (schema {schema.name!r}). {hint}")
-
-
-def _numbered_names(document: Mapping[str, object], key: str, source: str) -> dict[int, str]:
-    """Read `{"0": "name", ...}` under `key`."""
-    entry = document.get(key)
-    try:
-        assert isinstance(entry, Mapping)
-        return {int(number): str(name) for number, name in entry.items()}
-    except (AssertionError, ValueError):
-        raise LabelError(
-            f'{source}: found {entry!r} under {key!r}, expected a mapping such as {{"0": "name"}}.'
-        ) from None
-
-
-def _tissue_of(name: str) -> str:
-    """Classify the free text of dataset.json, e.g. `non-enhancing tumor`, as a tissue."""
-    text = name.lower()
-    if "edema" in text or "oedema" in text:
-        return "edema"
-    if "non-enhanc" in text or "necro" in text or "ncr" in text:
-        return "necrotic"
-    return "enhancing" if "enhanc" in text else f"unknown ({name})"

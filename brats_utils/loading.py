@@ -15,8 +15,9 @@ from monai.transforms import Compose, Randomizable
 from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
-from brats_utils.cases.split import Case
-from brats_utils.paths import replacing
+from brats_utils.cases.case import Case
+from brats_utils.cases.reader import check_cases, say_warnings, stamp_files
+from brats_utils.paths import replacing, say
 
 CacheKind = Literal["ram", "disk", "none"]
 
@@ -38,21 +39,20 @@ def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: in
     needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
     if cache == "auto":
         cache = "ram" if needed < min(free / 2, MAX_RAM_BYTES) else "disk"
-    if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-        print(f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB of memory free).")
+    say(f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB of memory free).")
     return cache  # type: ignore[return-value]
 
 
 class MappedDataset(torch.utils.data.Dataset):
     """Prepared cases in files that are mapped into memory: a patch reads the pages it touches and no more."""
 
-    def __init__(self, files: Sequence[dict[str, str]], transform: Compose, cache_dir: Path) -> None:
+    def __init__(self, cases: Sequence[Case], transform: Compose, cache_dir: Path) -> None:
         recipe = pickle_hashing(transform.transforms).decode()
-        self.paths = [cache_dir / f"{file['case_id']}-{_key(file, recipe)}.pt" for file in files]
-        for file, path in zip(tqdm(files, desc="Preparing cases"), self.paths, strict=True):
+        self.paths = [cache_dir / f"{case.case_id}-{_key(case, recipe)}.pt" for case in cases]
+        for case, path in zip(tqdm(cases, desc="Preparing cases"), self.paths, strict=True):
             if not path.exists():
                 with replacing(path) as temporary:
-                    torch.save(transform(file), temporary)
+                    torch.save(transform(case), temporary)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,23 +114,29 @@ def build_dataset(
 ) -> CaseDataset:
     """Build a data set that does its deterministic part once and its random part at each visit.
 
+    What cannot be used is refused here, before any training, and what looks odd is said.
+
     Args:
         cases: what to load.
         cached: deterministic transform from files to tensors, see `transforms.build_cached_transform`.
         on_the_fly: transform of a prepared case; must not write into the tensors it is given.
-        cache: keep the outcome of `cached` in memory, in files that are mapped into memory, or nowhere.
-        cache_dir: folder for `cache="disk"`; an interrupted run is picked up from it.
+        cache: keep the outcome of `cached`, and with it that of the checks, in memory, in files that are mapped into memory, or
+            nowhere.
+        cache_dir: folder for `cache="disk"`, from which an interrupted run is picked up, and for what the checks found.
         seed: of the random part.
     """
-    files = [case.files for case in cases]
-    if cache == "ram":
-        # copy_cache=False: the crop comes first and copies only the patch, not the whole case
-        return CaseDataset(CacheDataset(files, cached, copy_cache=False, num_workers=2), on_the_fly, seed=seed)
-    if cache == "disk":
-        if cache_dir is None:
-            raise ValueError("cache_dir: found None, expected a folder, because cache is 'disk'.")
-        return CaseDataset(MappedDataset(files, cached, cache_dir), on_the_fly, seed=seed)
-    return CaseDataset(Dataset(files, cached), on_the_fly, seed=seed)
+    if cache == "none":
+        check_cases(cases, remembered=cache_dir and cache_dir / "checked.json")
+        return CaseDataset(Dataset(cases, cached), on_the_fly, seed=seed)
+    if cache == "disk" and cache_dir is None:
+        raise ValueError("cache_dir: found None, expected a folder, because cache is 'disk'.")
+    prepared: Dataset | MappedDataset
+    if cache_dir and cache == "disk":
+        prepared = MappedDataset(cases, cached, cache_dir)
+    else:  # copy_cache=False: the crop comes first and copies only the patch, not the whole case
+        prepared = CacheDataset(cases, cached, copy_cache=False, num_workers=2)
+    say_warnings({case.case_id: prepared[index]["warnings"] for index, case in enumerate(cases)})
+    return CaseDataset(prepared, on_the_fly, seed=seed)
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -214,7 +220,6 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _key(file: dict[str, str], recipe: str) -> str:
-    """Name what a prepared case depends on: its files as they are now, and the transforms."""
-    stamps = [Path(file[key]).stat() for key in ("image", "label")]
-    return pickle_hashing([recipe, *((stamp.st_size, stamp.st_mtime_ns) for stamp in stamps)]).decode()[:16]
+def _key(case: Case, recipe: str) -> str:
+    """Name what a prepared case depends on: its files as they are now, their numbering, and the transforms."""
+    return pickle_hashing([recipe, case.numbering, *stamp_files(case)]).decode()[:16]

@@ -29,6 +29,12 @@ def display_path(path: str | Path) -> str:
     return str(resolved.relative_to(REPOSITORY)) if resolved.is_relative_to(REPOSITORY) else str(path)
 
 
+def say(text: str) -> None:
+    """Print, unless this is not the first of several processes that train together."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to; rename it to `path` on success, delete it on failure."""

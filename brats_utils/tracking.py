@@ -167,11 +167,11 @@ def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
 
     Args:
         run: an open run.
-        dataset_dir: folder in the layout of MSD; its name becomes the artifact's, with dashes for what W&B refuses.
+        dataset_dir: folder of the cases; its name becomes the artifact's, with dashes for what W&B refuses.
         split_path: the manifest.
     """
     artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII), type="dataset")
-    artifact.add_reference(f"file://{dataset_dir.resolve()}")
+    artifact.add_reference(dataset_dir.resolve().as_uri())
     artifact.add_file(str(split_path), name="split.json")
     if run.job_type == "dataset":
         run.log_artifact(artifact)
@@ -270,7 +270,7 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
         artifact.verify(str(folder))
     except ValueError as error:
         raise ValueError(
-            f"checkpoint: {label} is not what was logged ({error}). Delete {display_path(root)} and download it again; "
+            f"checkpoint: {label} is not what was logged ({error}). Empty {display_path(root)} and download it again; "
             "if it stays so, do not load it."
         ) from None
     print(f"Checkpoint: artifact {artifact.name}, verified.")

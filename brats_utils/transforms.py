@@ -9,10 +9,8 @@ from monai.transforms import (
     Compose,
     CropForegroundd,
     DeleteItemsd,
-    EnsureChannelFirstd,
     EnsureTyped,
     GaussianSmooth,
-    LoadImaged,
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
@@ -28,34 +26,14 @@ from monai.transforms import (
 from monai.transforms.utils import map_binary_to_indices
 from torch.nn.functional import interpolate
 
-from brats_utils.labels import CHANNELS, LabelSchema, check_label_values, labels_to_regions
+from brats_utils.cases.case import Case
+from brats_utils.cases.reader import read_case
+from brats_utils.labels import LabelSchema, labels_to_regions
 
 IMAGE_LABEL = ("image", "label")
 CENTRES = ("tumour_voxels", "other_voxels")
 MAX_CENTRES = 10_000
 """Voxels of either kind to keep as possible centres of patches; all of them would weigh as much as the scan."""
-
-
-class ReadImaged(LoadImaged):
-    """MONAI's reader, which says which file could not be read."""
-
-    def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> dict[Hashable, Any]:
-        """Read the files of a case.
-
-        Raises:
-            OSError: a file is missing, truncated or no NIfTI.
-        """
-        try:
-            loaded: dict[Hashable, Any] = super().__call__(data, reader)
-        except Exception as error:  # readers raise what they like
-            reason: BaseException = error
-            while reason.__cause__:
-                reason = reason.__cause__
-            raise OSError(
-                f"{', '.join(str(data[key]) for key in self.key_iterator(data))}: cannot be read ({reason}). Expected "
-                "NIfTI files; copy or download them again."
-            ) from None
-        return loaded
 
 
 def explain_failure(error: BaseException) -> str:
@@ -65,41 +43,10 @@ def explain_failure(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-class CheckCased(MapTransform):
-    """Refuse a case whose channels, shape or label values are not what the network was made for."""
-
-    def __init__(self, schema: LabelSchema) -> None:
-        super().__init__(IMAGE_LABEL, allow_missing_keys=True)
-        self.schema = schema
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check a loaded, channel-first case.
-
-        Args:
-            data: `image` (C, X, Y, Z) and, for labelled cases, `label` (1, X, Y, Z), both MetaTensors.
-
-        Raises:
-            ValueError: wrong number of channels, or image and label of different shape.
-            LabelError: a label value that the schema does not list.
-        """
-        image, name = data["image"], data["image"].meta.get("filename_or_obj", "image")
-        if image.shape[0] != len(CHANNELS):
-            raise ValueError(
-                f"{name}: found {image.shape[0]} channels of shape {tuple(image.shape[1:])}, "
-                f"expected {len(CHANNELS)} ({', '.join(CHANNELS)}). Stack the four scans into one 4D file, in this order."
-            )
-        if "label" in data:
-            label = data["label"]
-            if label.shape[1:] != image.shape[1:]:
-                raise ValueError(
-                    f"{name}: found a label of shape {tuple(label.shape[1:])}, expected the image's "
-                    f"{tuple(image.shape[1:])}. Check that both files belong to the same case."
-                )
-            values = label.as_tensor()
-            if not torch.isin(values, torch.tensor(list(self.schema.tissues), dtype=values.dtype)).all():
-                source = str(label.meta.get("filename_or_obj", "label"))
-                check_label_values(values.unique().tolist(), self.schema, source=source)
-        return dict(data)
+def read_tensors(case: Case) -> dict[str, Any]:
+    """Read a case with all its checks, as dictionary transforms take it: `image`, `label`, `case_id` and `warnings`."""
+    scan = read_case(case)
+    return {"case_id": case.case_id, "warnings": scan.warnings, **scan.tensors}
 
 
 class LabelsToRegionsd(MapTransform):
@@ -177,31 +124,23 @@ def _stretch(lattice: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.einsum("cijk,ix,jy,kz->cxyz", lattice, x, y, z)
 
 
-def build_preprocessing(spacing_mm: float, *, schema: LabelSchema, load: bool = True) -> Compose:
-    """Build the deterministic part: load, check, orient to RAS, crop air away, resample, z-score.
+def build_preprocessing(spacing_mm: float) -> Compose:
+    """Build the deterministic part: orient to RAS, crop air away, resample, z-score.
 
     The z-score comes before any random crop, so that training, validation and prediction see the
     same intensities and the outcome can be cached.
 
     Args:
         spacing_mm: isotropic voxel size wanted, in mm.
-        schema: numbering of the label files.
-        load: read files; otherwise the image comes as a (4, X, Y, Z) MetaTensor, as `scans.read_scan` gives it.
 
     Returns:
-        A transform from `{"image": file(s), "label": file}` (label may be missing) to MetaTensors
+        A transform from `reader.Scan.tensors` (label may be missing) to MetaTensors
         `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in air, and
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
-    reading = [
-        ReadImaged(IMAGE_LABEL, image_only=True, allow_missing_keys=True),
-        EnsureChannelFirstd(IMAGE_LABEL, allow_missing_keys=True),
-    ]
     return Compose(
         [
-            *(reading if load else ()),
             EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
-            CheckCased(schema),
             Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),
             CropForegroundd(IMAGE_LABEL, source_key="image", select_fn=_is_brain, allow_missing_keys=True),
             Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), allow_missing_keys=True),
@@ -210,18 +149,18 @@ def build_preprocessing(spacing_mm: float, *, schema: LabelSchema, load: bool = 
     )
 
 
-def build_cached_transform(spacing_mm: float, *, schema: LabelSchema) -> Compose:
-    """Build `build_preprocessing` followed by a compact form for caching: float16 image, uint8 label, no metadata.
+def build_cached_transform(spacing_mm: float) -> Compose:
+    """Build `read_tensors` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
 
-    With it come the voxels that training patches are centred on, see `FindCentresd`.
+    With it come the warnings of the reader, and the voxels that training patches are centred on, see `FindCentresd`.
     """
     compact = [
         CastToTyped(IMAGE_LABEL, dtype=(torch.float16, torch.uint8)),
         EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
         FindCentresd("label"),
-        SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES), allow_missing_keys=True),
+        SelectItemsd(("case_id", "warnings", *IMAGE_LABEL, *CENTRES)),
     ]
-    return Compose([*build_preprocessing(spacing_mm, schema=schema).transforms, *compact])
+    return Compose([read_tensors, *build_preprocessing(spacing_mm).transforms, *compact])
 
 
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema, appearance: str) -> Compose:
@@ -250,7 +189,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
                 IMAGE_LABEL, "label", spatial_size=roi_size, pos=1, neg=1, num_samples=1, allow_smaller=True,
                 fg_indices_key=CENTRES[0], bg_indices_key=CENTRES[1],
             ),
-            DeleteItemsd(CENTRES),
+            DeleteItemsd((*CENTRES, "warnings")),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
             LabelsToRegionsd("label", schema),
@@ -262,7 +201,11 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
 def build_eval_transform(schema: LabelSchema) -> Compose:
     """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
     return Compose(
-        [DeleteItemsd(CENTRES), LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)]
+        [
+            DeleteItemsd((*CENTRES, "warnings")),
+            LabelsToRegionsd("label", schema),
+            EnsureTyped("image", dtype=torch.float32),
+        ]
     )
 
 

@@ -1,144 +1,288 @@
-"""Folders of patients: which files are whose scans, and which is the label."""
+"""Which files of a folder are whose: every layout that readers have, told apart by what lies there."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from brats_utils.cases.reader import ScanError, ScanFiles, list_files
-from brats_utils.labels import CHANNELS
-from brats_utils.paths import display_path
-
-FILE_NAMES = {
-    "FLAIR": ("flair", "t2f"),
-    "T1w": ("t1", "t1w", "t1n"),
-    "T1gd": ("t1gd", "t1ce", "t1c"),
-    "T2w": ("t2", "t2w"),
-}
-"""Last words of file names, as in `BraTS2021_00000_t1ce.nii.gz`. Source: the releases of BraTS 2021 and 2023."""
+from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.dataset_json import CHANNEL_WORDS, channel_of, load_document, read_channels, read_numbering
+from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
+from brats_utils.paths import display_path, say
 
 PREDICTED = ("segmentation", "regions", "probabilities", "uncertainty")
 """Volumes that `predict` writes. Beside its `prediction.json` they are neither scans nor labels."""
 
+LAYOUTS = (
+    "MSD (dataset.json, 4D files), nnU-Net v1 or v2 (dataset.json, files ending in _0000 to _0003), BraTS (a folder a "
+    "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w), BIDS (sub-*/anat), or 4D files"
+)
+Images = tuple[Path, ...]
+Found = tuple[str, Images, list[Path]]
+"""Id, scans and labels."""
 
-@dataclass(frozen=True)
-class LabelledScan:
-    """A patient's scans with a label to score against.
-
-    Attributes:
-        case_id: name of the patient.
-        image: what `read_scan` takes.
-        label: integer labels on the scans' grid.
-    """
-
-    case_id: str
-    image: ScanFiles
-    label: Path
+MAX_DEPTH = 3
+"""How far below a folder patients are looked for: BraTS 2017 to 2019 has HGG and LGG, BIDS has sessions."""
 
 
-def find_patients(folder: Path) -> dict[str, ScanFiles]:
-    """List the patients of a folder: each a sub-folder with four scans or one 4D file, or a single 4D file.
+def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: bool = True) -> list[Case]:
+    """List the cases of a folder, and say in one line what was found.
 
-    Files of a patient are told apart by the last word of their name, see `FILE_NAMES`. Labels, with a word in their
-    name that starts with `seg`, and hidden files are left out. What is missing or double is left to `read_scan` to
-    refuse, so that one bad patient does not hide the others.
+    What a scan lacks is left to `read_case` to refuse, so that one bad patient does not hide the others.
 
     Args:
-        folder: of sub-folders, of 4D files, or the folder of one patient.
+        folder: in one of `LAYOUTS`, or the folder of one patient.
+        schema: numbering of the labels; None to take it from a dataset.json, where there is one.
+        labelled: list those with a label alone; otherwise all, and labels are not looked at.
 
     Returns:
-        Files by patient, sorted by name.
+        Cases sorted by id.
 
     Raises:
-        ScanError: if there are neither sub-folders nor NIfTI files, or two patients of one name.
+        CaseError: there is no case, or no label, or two of them; or the folder can be read in two ways.
+        LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels.
     """
     if not folder.is_dir():
-        raise ScanError(f"{display_path(folder)}: not found, or no folder. Expected a folder of patients.")
-    if any(_files_of(folder, channel) for channel in CHANNELS):
-        return {folder.resolve().name: _scans_of(folder)}
-    patients: dict[str, ScanFiles] = {}
-    homes: dict[str, Path] = {}
-    scans = [path for path in _volumes_of(folder) if not _is_label(path)]
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or not (entry.is_dir() or entry in scans):
-            continue
-        if (entry / "prediction.json").exists() and not _scans_of(entry):
-            continue  # predicted into the folder of the 4D files
-        name = entry.name if entry.is_dir() else _stem(entry)
-        if name in homes:
-            raise ScanError(
-                f"{display_path(homes[name])} and {display_path(entry)}: found two patients of the name {name}, expected "
-                "one. Rename one of them, or move it elsewhere."
-            )
-        homes[name], patients[name] = entry, _scans_of(entry) if entry.is_dir() else entry
-    if not patients:
-        raise ScanError(
-            f"{display_path(folder)}: found no patient, expected sub-folders with four scans each "
-            f"(names ending in {', '.join(words[0] for words in FILE_NAMES.values())}) or 4D NIfTI files."
+        raise CaseError(f"{display_path(folder)}: not found, or no folder. Expected one with patients in it.")
+    document = load_document(folder)
+    if document is not None:
+        layout, found = _list_document(folder, document)
+    elif any((folder / name).is_dir() for name in ("imagesTr", "labelsTr")):
+        raise CaseError(
+            f"{display_path(folder)}: found imagesTr or labelsTr without a dataset.json, which says what the channels and "
+            "labels are, expected one beside them. Copy it from where the data came from."
         )
-    return patients
+    else:
+        layout, found = _list_patients(folder)
+    heading = f"{display_path(folder)}: {layout}, {len(found)} case{'s' * (len(found) != 1)}"
+    if not labelled:
+        say(f"{heading}.")
+        return [Case(case_id, images) for case_id, images, _ in sorted(found)]
+    cases = _take_labelled(folder, found)
+    if document is not None:
+        schema = read_numbering(document, schema, source=display_path(folder / "dataset.json"))
+    if schema is None:  # {0, 1, 2, 3} fits several: nothing but a human can tell
+        raise LabelError(
+            f"{display_path(folder)}: found labels without a dataset.json that says how they are numbered, expected "
+            f"label_schema, or --schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
+        )
+    said = "dataset.json" if document is not None else "you"
+    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name} (say{'s' * (said != 'you')} {said}).")
+    return [Case(case_id, images, label, schema) for case_id, images, label in cases]
 
 
-def find_labelled_patients(folder: Path) -> list[LabelledScan]:
-    """List the patients of a folder that have a label: beside their scans, a file with a word in its name that starts with `seg`.
-
-    Raises:
-        ScanError: if no patient has one, or a patient has two, or no scan beside it.
-    """
-    found, unclear = [], []
-    patients = find_patients(folder)
-    for name, files in patients.items():
-        scans = list_files(files)
-        home = scans[0].parent if scans else folder / name
-        if home == folder and len(patients) > 1:
-            continue  # 4D files side by side: nothing says whose label it is
-        labels = [path for path in _volumes_of(home) if _is_label(path)]
+def _take_labelled(folder: Path, found: Sequence[Found]) -> list[tuple[str, Images, Path]]:
+    """Those that have a label, sorted by id; what is unclear is refused."""
+    unclear = []
+    for case_id, images, labels in found:
         if len(labels) > 1:
-            unclear.append(f"{name} has {len(labels)} labels ({', '.join(path.name for path in labels)})")
-        elif labels and not scans:
-            unclear.append(f"{name} has a label and no scan")
-        elif labels:
-            found.append(LabelledScan(name, files, labels[0]))
+            unclear.append(f"{case_id} has {len(labels)} labels ({', '.join(path.name for path in labels)})")
+        elif labels and not images:
+            unclear.append(f"{case_id} has a label and no scan")
     if unclear:
-        raise ScanError(
-            f"{display_path(folder)}: found patients that cannot be scored: {'; '.join(unclear)}. Expected scans and "
-            "one file with a word in its name that starts with `seg` a patient; move the others elsewhere."
+        raise CaseError(
+            f"{display_path(folder)}: found patients that cannot be used: {'; '.join(unclear)}. Expected scans and one file "
+            "with a word in its name that starts with `seg`, or `dseg`, a patient; move the others elsewhere."
         )
-    if not found:
-        raise ScanError(
-            f"{display_path(folder)}: found no labelled patient, expected MSD's layout with a dataset.json, or a folder "
-            "a patient with four scans or one 4D file, and one file with a word in its name that starts with `seg`."
+    cases = [(case_id, images, labels[0]) for case_id, images, labels in sorted(found) if labels]
+    if not cases:
+        raise CaseError(
+            f"{display_path(folder)}: found no labelled patient among {len(found)}, expected cases with a label: listed "
+            "under 'training' in a dataset.json, or a file with a word in its name that starts with `seg`, or `dseg`."
         )
-    return found
+    return cases
 
 
-def _scans_of(folder: Path) -> ScanFiles:
-    """The four scans of a patient's folder; a single other NIfTI is taken for a 4D file."""
-    found = [_files_of(folder, channel) for channel in CHANNELS]
-    if not any(found):
-        volumes = [path for path in _volumes_of(folder) if not _is_label(path)]
-        return volumes[0] if len(volumes) == 1 else volumes
-    missing = [channel for channel, paths in zip(CHANNELS, found, strict=True) if not paths]
-    return [
-        *(path for paths in found for path in paths),
-        *(folder / f"{FILE_NAMES[name][0]}.nii.gz" for name in missing),
+def _list_document(folder: Path, document: Mapping[str, Any]) -> tuple[str, list[Found]]:
+    """The cases of a dataset.json, in the layout of MSD or nnU-Net."""
+    name = display_path(folder / "dataset.json")
+    channels = read_channels(document, source=name)
+    entries = [(_find_images(images, channels, name), label) for images, label in _read_entries(folder, document, name)]
+    missing = [path for images, label in entries if label for path in (*images, label) if not path.is_file()]
+    if missing:
+        raise CaseError(
+            f"{name}: {len(missing)} of the files listed are missing, the first is {display_path(missing[0])}. Copy them "
+            "again, or correct dataset.json."
+        )
+    entries = [(images, label) for images, label in entries if images[0].is_file()]  # tests are often left out
+    named = [_stem(images[0] if len(images) == 1 or not label else label) for images, label in entries]
+    named = [
+        re.sub(r"_\d{4}$", "", stem) if len(images) > 1 and not label else stem
+        for stem, (images, label) in zip(named, entries, strict=True)
     ]
+    if len(set(named)) < len(named):
+        named = _tell_apart([images[0] for images, _ in entries], folder)
+    if len(set(named)) < len(named):
+        raise CaseError(f"{name}: a case is listed twice under 'training'; list each once.")
+    split = any(len(images) > 1 for images, _ in entries)
+    found = [
+        (case_id, images, [label] if label else []) for case_id, (images, label) in zip(named, entries, strict=True)
+    ]
+    return "nnU-Net's layout, a file a channel" if split else "MSD's layout, 4D files", found
+
+
+def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[tuple[list[Path], Path | None]]:
+    """Files as listed under `training` and `test` (MSD, nnU-Net v1), under `dataset`, or as they lie there (v2)."""
+    try:
+        if "training" in document:
+            entries = [(entry["image"], entry["label"]) for entry in document["training"]]
+            tests = [entry["image"] if isinstance(entry, Mapping) else entry for entry in document.get("test", ())]
+            entries += [(entry, None) for entry in tests]
+        elif "dataset" in document:
+            entries = [(entry["images"], entry.get("label")) for entry in document["dataset"].values()]
+        else:
+            ending = str(document.get("file_ending", ".nii.gz"))
+            labels = _volumes_of(folder / "labelsTr")
+            entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
+            tests = sorted((folder / "imagesTs").glob(f"*_0000{ending}"))
+            entries += [(f"imagesTs/{path.name.replace('_0000', '')}", None) for path in tests]
+        return [
+            ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
+            for images, label in entries
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CaseError(f"{name}: cannot be read ({error!r}). Expected MSD's keys, with image and label.") from error
+
+
+def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> tuple[Path, ...]:
+    """One 4D file, or the files of nnU-Net in the order of `CHANNELS`."""
+    if len(images) == 1:
+        stem, ending = _stem(images[0]), images[0].name.removeprefix(_stem(images[0]))
+        split = [images[0].with_name(f"{stem}_{index:04d}{ending}") for index in range(len(channels))]
+        if not any(path.is_file() for path in split):
+            if channels != list(CHANNELS):
+                raise LabelError(
+                    f"{name}: found channels {channels} in 4D files, expected {list(CHANNELS)} in this order. Reorder the "
+                    "channels of the images, then correct the names."
+                )
+            return (images[0],)
+        if images[0].is_file():
+            raise CaseError(
+                f"{display_path(images[0])}: found a 4D file and {split[0].name} beside it, expected one or the other: which "
+                "of them are the scans? Move the others elsewhere."
+            )
+        images = split
+    if len(images) != len(channels):
+        raise CaseError(f"{name}: found {len(images)} files for {len(channels)} channels at {display_path(images[0])}.")
+    return tuple(images[list(channels).index(channel)] for channel in CHANNELS)
+
+
+def _list_patients(folder: Path) -> tuple[str, list[Found]]:
+    """The patients of a folder without dataset.json: in folders of their own, as files side by side, or a single one."""
+    homes: dict[str, Path] = {}
+    found: list[Found] = []
+    for case_id, home, images, labels in _find_patients(folder, MAX_DEPTH):
+        if case_id in homes and homes[case_id].parent != home.parent:
+            case_id = "_".join((*home.parent.relative_to(folder).parts, case_id))
+        if case_id in homes:
+            raise CaseError(
+                f"{display_path(homes[case_id])} and {display_path(home)}: found two patients of the name {case_id}, "
+                "expected one. Rename one of them, or move it elsewhere."
+            )
+        homes[case_id] = home
+        found.append((case_id, images, labels))
+    if not found:
+        raise CaseError(f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.")
+    if all(len(images) == 1 for _, images, _ in found):
+        return "4D files", found
+    return "BIDS" if any(home.name == "anat" for home in homes.values()) else "four files a patient", found
+
+
+def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images, list[Path]]]:
+    """Name, place, scans and labels of each patient, sorted by place."""
+    volumes = _volumes_of(folder)
+    scans, labels = [p for p in volumes if not _is_label(p)], [p for p in volumes if _is_label(p)]
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if _has_channels(folder):
+        below = next(filter(_has_channels, folders), None)
+        if below:
+            raise CaseError(
+                f"{display_path(folder)}: found scans of one patient, and scans of others in {below.name}, expected one or "
+                "the other: which do you mean? Name the patient's own folder, or move the scans into one."
+            )
+        groups = _group_scans(scans)
+        if len(groups) > 1:  # several patients side by side
+            for name, files in groups.items():
+                yield name, files[0], _order_scans(folder, files), [p for p in labels if p.name.startswith(name)]
+        else:
+            yield _name_folder(folder), folder, _order_scans(folder, scans), labels + _derived_labels(folder)
+        return
+    for path in scans:
+        mine = [
+            label
+            for label in labels
+            if len(scans) == 1 or re.match(rf"{re.escape(_stem(path))}[^a-zA-Z0-9]", label.name)
+        ]
+        yield _stem(path), path, (path,), mine
+    if any(path.name.startswith("sub-") for path in folders):  # BIDS: neither derivatives nor code
+        folders = [path for path in folders if path.name.startswith("sub-")]
+    elif folder.name.startswith(("sub-", "ses-")):  # nor diffusion or function
+        folders = [path for path in folders if path.name.startswith("ses-") or path.name == "anat"]
+    for path in folders:
+        inside = [scan for scan in _volumes_of(path) if not _is_label(scan)]
+        if (path / "prediction.json").exists() and not inside:
+            continue  # predicted into the folder of the 4D files
+        if _has_channels(path) or (depth > 1 and not inside and any(below.is_dir() for below in path.iterdir())):
+            yield from _find_patients(path, depth - 1)
+        else:
+            yield path.name, path, tuple(inside), [label for label in _volumes_of(path) if _is_label(label)]
+
+
+def _has_channels(folder: Path) -> bool:
+    return any(channel_of(_stem(path)) and not _is_label(path) for path in _volumes_of(folder))
+
+
+def _group_scans(scans: Sequence[Path]) -> dict[str, list[Path]]:
+    """Scans by what stands before the name of the channel, where that gives several whole patients; else all in one."""
+    groups: dict[str, list[Path]] = {}
+    for path in scans:
+        words = re.split(r"[^a-zA-Z0-9]+(?=[a-zA-Z0-9]+$)", re.sub("(^|_)ce-[a-zA-Z0-9]+", "", _stem(path)))
+        groups.setdefault(words[0], []).append(path)
+    whole = [sorted(str(channel_of(_stem(path))) for path in files) == sorted(CHANNELS) for files in groups.values()]
+    return groups if all(whole) else {"": list(scans)}
+
+
+def _name_folder(home: Path) -> str:
+    """Name a patient after the folder; in BIDS after subject and session."""
+    entities = [part for part in home.resolve().parts if part.startswith(("sub-", "ses-"))]
+    return "_".join(entities) if home.name == "anat" and entities else home.resolve().name
+
+
+def _order_scans(folder: Path, scans: Sequence[Path]) -> Images:
+    """The four scans of a patient in the order of `CHANNELS`; what is missing keeps its place, so that it is named."""
+    found = {channel: [path for path in scans if channel_of(_stem(path)) == channel] for channel in CHANNELS}
+    return tuple(path for name in CHANNELS for path in found[name] or [folder / f"{CHANNEL_WORDS[name][0]}.nii.gz"])
+
+
+def _derived_labels(home: Path) -> list[Path]:
+    """Labels that BIDS keeps apart from the scans, in `derivatives`."""
+    root = next((parent.parent for parent in home.resolve().parents if parent.name.startswith("sub-")), None)
+    if root is None or home.name != "anat":
+        return []
+    folders = root.glob(f"derivatives/*/{home.resolve().relative_to(root)}")
+    return sorted(path for folder in folders for path in _volumes_of(folder) if _is_label(path))
 
 
 def _volumes_of(folder: Path) -> list[Path]:
     """NIfTI files, without our own predictions and the `._` files that macOS leaves beside each."""
     ours = {f"{kind}.nii.gz" for kind in PREDICTED} if (folder / "prediction.json").exists() else set()
-    paths = (path for path in folder.iterdir() if path.name.endswith((".nii", ".nii.gz")))
+    paths = (path for path in folder.glob("*") if path.name.endswith((".nii", ".nii.gz")) and path.is_file())
     return sorted(path for path in paths if not path.name.startswith(".") and path.name not in ours)
 
 
 def _is_label(path: Path) -> bool:
-    return any(word.startswith("seg") for word in re.split(r"[^a-z]+", _stem(path).lower()))
-
-
-def _files_of(folder: Path, channel: str) -> list[Path]:
-    volumes = _volumes_of(folder)
-    return [path for path in volumes if re.split(r"[^a-z0-9]", _stem(path).lower())[-1] in FILE_NAMES[channel]]
+    words = re.split(r"[^a-z]+", _stem(path).lower())
+    return any(word.startswith("seg") or word == "dseg" for word in words)
 
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _tell_apart(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Make ids from what differs among paths: `p1` and `p2` of `p1/image.nii.gz` and `p2/image.nii.gz`."""
+    parts = [(*path.relative_to(folder).parent.parts, _stem(path)) for path in paths]
+    if len({len(part) for part in parts}) > 1:
+        return ["_".join(part) for part in parts]
+    differs = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
+    return ["_".join(p for p, differ in zip(part, differs, strict=True) if differ) for part in parts]

@@ -1,45 +1,26 @@
-"""Cases on disk, and their split into train, val and test."""
+"""The data set of a run, and its split into train, val and test."""
 
 import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.download import MSD_TASK, download_msd
 from brats_utils.config import name_phantom
-from brats_utils.labels import LabelSchema, check_dataset_json
+from brats_utils.labels import CHANNELS
 from brats_utils.paths import display_path, write_text
 from brats_utils.phantom.dataset import generate_dataset
 
 PARTS = ("train", "val", "test")
 
 
-class DataError(ValueError):
-    """A data folder or split that is missing, incomplete or contradictory."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One labelled case on disk."""
-
-    case_id: str
-    image: Path
-    label: Path
-
-    @property
-    def files(self) -> dict[str, str]:
-        """What a MONAI dictionary transform takes."""
-        return {"case_id": self.case_id, "image": str(self.image), "label": str(self.label)}
-
-
 def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, seed: int) -> Path:
     """Make sure that the data set is there: use it, download it or generate it, by its name.
 
     Args:
-        dataset_dir: a folder in the layout of MSD; if missing, one called `Task01_BrainTumour` is
+        dataset_dir: a folder in any of `layouts.LAYOUTS`; if missing, one called `Task01_BrainTumour` is
             downloaded and one called `phantom…` is generated.
         spacing_mm: voxel size of a generated phantom.
         num_cases: labelled cases of a generated phantom.
@@ -49,56 +30,19 @@ def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, see
         `dataset_dir`.
 
     Raises:
-        DataError: if the folder is missing and its name says nothing about how to make it.
+        CaseError: if the folder is missing and its name says nothing about how to make it.
     """
     own = [name_phantom(text, num_cases, seed) for text in (f"{spacing_mm}", f"{spacing_mm:g}")]
-    if (dataset_dir / "dataset.json").is_file() and dataset_dir.name not in own:
-        return dataset_dir
-    if dataset_dir.name.startswith("phantom"):  # a preset's own of an older version is refused, not reused
+    exists = dataset_dir.is_dir() and any(dataset_dir.iterdir())
+    if dataset_dir.name in own or (dataset_dir.name.startswith("phantom") and not exists):
         return generate_dataset(dataset_dir, num_training=num_cases, spacing_mm=spacing_mm, seed=seed)
+    if exists:
+        return dataset_dir
     if dataset_dir.name == MSD_TASK:
         return download_msd(dataset_dir)
-    raise DataError(
-        f"{display_path(dataset_dir)}: found no dataset.json, expected a folder in the layout of MSD (dataset.json, "
-        "imagesTr, labelsTr). Set data to such a folder, or to 'phantom' or 'msd'."
+    raise CaseError(
+        f"{display_path(dataset_dir)}: not found, expected a folder of cases. Set data to one, or to 'phantom' or 'msd'."
     )
-
-
-def load_cases(dataset_dir: Path, *, schema: LabelSchema) -> list[Case]:
-    """List the labelled cases of a folder in the layout of MSD, sorted by id.
-
-    Args:
-        dataset_dir: folder with dataset.json, imagesTr and labelsTr.
-        schema: the numbering that the label files must follow.
-
-    Raises:
-        DataError: no or unreadable dataset.json, no cases, an id listed twice or a missing file.
-        LabelError: channels or labels of dataset.json contradict the schema.
-    """
-    document_path = dataset_dir / "dataset.json"
-    name = display_path(document_path)
-    if not document_path.is_file():
-        raise DataError(
-            f"{name}: not found. Notebook 01_setup makes it: run that first, with the same data and preset."
-        )
-    try:
-        document: dict[str, Any] = json.loads(document_path.read_text(encoding="utf-8"))
-        entries = [(dataset_dir / entry["image"], dataset_dir / entry["label"]) for entry in document["training"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{name}: cannot be read ({error!r}). Expected MSD's keys, with image and label.") from error
-    check_dataset_json(document, schema, source=name)
-    cases = [Case(image.name.removesuffix(".gz").removesuffix(".nii"), image, label) for image, label in entries]
-    missing = [path for case in cases for path in (case.image, case.label) if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{name}: {len(missing)} of {2 * len(cases)} files listed are missing, the first is "
-            f"{display_path(missing[0])}. Delete the folder and make it again."
-        )
-    if not cases:
-        raise DataError(f"{name}: found no labelled case under 'training', expected at least one.")
-    if len({case.case_id for case in cases}) < len(cases):
-        raise DataError(f"{name}: a case is listed twice under 'training'; list each once.")
-    return sorted(cases, key=lambda case: case.case_id)
 
 
 def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[str, list[Case]]:
@@ -116,7 +60,7 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
         The cases of each part of `PARTS`, sorted by id.
 
     Raises:
-        DataError: if an existing manifest is damaged, names a case twice, or was made for other files.
+        CaseError: if an existing manifest is damaged, names a case twice, or was made for other files.
     """
     if not split_path.exists():
         _write_split(cases, split_path, seed=seed)
@@ -126,17 +70,17 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
         parts = {part: list(manifest["parts"][part]) for part in PARTS}
         files = manifest["files"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{name}: damaged ({error!r}). Delete it to split anew.") from error
+        raise CaseError(f"{name}: damaged ({error!r}). Delete it to split anew.") from error
     listed = [case_id for part in PARTS for case_id in parts[part]]
     twice = sorted({case_id for case_id in listed if listed.count(case_id) > 1})
     if twice:
-        raise DataError(
+        raise CaseError(
             f"{name}: cases {twice} are listed twice. A case in two parts leaks; delete the file to split anew."
         )
     by_id = {case.case_id: case for case in cases}
     if set(listed) != set(by_id) or any(_fingerprint(by_id[i]) != files.get(i) for i in listed):
-        raise DataError(
-            f"{name}: was made for other cases or files than those in {display_path(cases[0].image.parent.parent)}. "
+        raise CaseError(
+            f"{name}: was made for other cases or files than those in {display_path(cases[0].images[0].parent.parent)}. "
             "Choose another output_dir for this data, or delete the file to split anew."
         )
     return {part: [by_id[case_id] for case_id in parts[part]] for part in PARTS}
@@ -146,11 +90,11 @@ def find_test_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> li
     """Take the test cases of `split_cases`, where there must be some.
 
     Raises:
-        DataError: if there are none, or see `split_cases`.
+        CaseError: if there are none, or see `split_cases`.
     """
     found = split_cases(cases, split_path, seed=seed)["test"]
     if not found:
-        raise DataError(
+        raise CaseError(
             f"{display_path(split_path)}: found no test case among {len(cases)}, expected one at least. Give data with "
             "three labelled cases or more, and another output_dir."
         )
@@ -171,11 +115,10 @@ def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:
 
 
 def _fingerprint(case: Case) -> dict[str, dict[str, str | int]]:
-    """Size and checksum of both files."""
-    return {
-        key: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for key, path in (("image", case.image), ("label", case.label))
-    }
+    """Size and checksum of each file."""
+    names = ("image",) if len(case.images) == 1 else CHANNELS
+    files = zip((*names, "label"), case.files, strict=True)
+    return {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files}
 
 
 def _sha256(path: Path) -> str:

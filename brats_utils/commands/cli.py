@@ -11,16 +11,15 @@ from typing import Any
 
 import yaml
 
-from brats_utils.cases.layouts import LabelledScan
-from brats_utils.cases.reader import ScanError
-from brats_utils.cases.truth import find_cases
+from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.export import export_bundle
 from brats_utils.commands.run import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, load_config
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
 from brats_utils.inference import build_predictor
-from brats_utils.labels import SCHEMAS, LabelError
+from brats_utils.labels import SCHEMAS
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom.dataset import generate_dataset
@@ -57,6 +56,7 @@ def _build_parser() -> argparse.ArgumentParser:
     training = commands.add_parser("train", help="train as notebook 03 does; under torchrun, with several processes")
     training.add_argument("--preset", choices=PRESETS, default="laptop")
     training.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
+    training.add_argument("--schema", choices=SCHEMAS, help="numbering of the labels in --data, needed where it has no dataset.json")  # fmt: skip
     training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
     training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
@@ -67,9 +67,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
     for channel in ("flair", "t1", "t1gd", "t2"):
         predict.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files")
-    predict.add_argument(
-        "--patients", type=Path, help="or a folder, with a folder of four files or a 4D file a patient"
-    )
+    predict.add_argument("--patients", type=Path, help="or a folder of them: BraTS, BIDS, nnU-Net, MSD or 4D files")
     predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
     predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
     predict.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
@@ -77,7 +75,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(command=_predict)
 
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
-    evaluate.add_argument("--data", type=Path, required=True, help="in the layout of MSD, or a folder a patient with four scans or a 4D file, and a file with a word in its name that starts with seg")  # fmt: skip
+    evaluate.add_argument("--data", type=Path, required=True, help="a folder of labelled cases: MSD, nnU-Net, BraTS or BIDS")  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
     evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
     _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
@@ -126,6 +124,7 @@ def _phantom(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: _parse_yaml(name, value) for name, value in args.set}
+    overrides |= {"label_schema": args.schema} if args.schema else {}
     config = load_config(args.preset, overrides, data=args.data, output_dir=args.out)
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 
@@ -157,7 +156,7 @@ def _predict(args: argparse.Namespace) -> None:
     four = [args.flair, args.t1, args.t1gd, args.t2]
     ways = [args.image is not None, args.patients is not None, any(four)]
     if sum(ways) != 1 or (any(four) and None in four):
-        raise ScanError(
+        raise CaseError(
             "Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2, or --patients with a folder."
         )
     _check_folder(args.out)
@@ -180,7 +179,8 @@ def _predict(args: argparse.Namespace) -> None:
         if failed:
             sys.exit(1)
         return
-    content = predict_patient(predictor, args.image or four, args.out, name=args.out.resolve().name, **how)
+    case = Case(args.out.resolve().name, (args.image,) if args.image else tuple(four))
+    content = predict_patient(predictor, case, args.out, **how)
     for warning in content["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
@@ -196,23 +196,11 @@ def _evaluate(args: argparse.Namespace) -> None:
             "--overwrite to replace it."
         )
     predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
-    schema, data = SCHEMAS[args.schema] if args.schema else predictor.schema, args.data.resolve()
-    cases = find_cases(data, schema=schema)
-    if not args.schema and isinstance(cases[0], LabelledScan):  # without dataset.json, 1 may be edema or necrosis
-        raise LabelError(
-            f"{display_path(data)}: found labels without a dataset.json that says how they are numbered, expected "
-            f"--schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
-        )
-    table, calibration = evaluate_cases(predictor, cases, args.out, truth_schema=schema)
-    report = write_evaluation(
-        args.out,
-        cases,
-        table,
-        calibration,
-        title=f"Evaluation on {data.name}",
-        schema=predictor.schema,
-        truth_schema=schema,
-    )
+    data = args.data.resolve()
+    cases = find_cases(data, schema=SCHEMAS.get(args.schema))
+    table, calibration = evaluate_cases(predictor, cases, args.out)
+    title = f"Evaluation on {data.name}"
+    report = write_evaluation(args.out, cases, table, calibration, title=title, schema=predictor.schema)
     print(format_summary(json.loads((args.out / "summary.json").read_text(encoding="utf-8"))))
     print(f"Per case: {args.out / 'cases.csv'}; pictures: {report}")
 

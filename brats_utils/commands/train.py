@@ -11,9 +11,10 @@ from accelerate import PartialState
 from monai.utils import set_determinism
 from torch.utils.data import DataLoader
 
-from brats_utils.cases.split import load_cases, prepare_dataset, split_cases
+from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.split import prepare_dataset, split_cases
 from brats_utils.config import Config
-from brats_utils.labels import SCHEMAS
+from brats_utils.labels import SCHEMAS, LabelSchema
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
 from brats_utils.model import (
     RegionLoss,
@@ -51,7 +52,8 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
         processes.main_process_first(),
         processes.local_main_process_first(),
     ):  # one makes the files, the others find them
-        train_loader, val_loader = build_loaders(config, folder, processes=processes)
+        train_loader, val_loader, schema = build_loaders(config, folder, processes=processes)
+    recorded["label_schema"] = schema.name
     state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
     run_id, checkpoints = None, folder / "checkpoints"
     if resume:
@@ -76,22 +78,25 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     return state.best_dice
 
 
-def build_loaders(config: Config, out_dir: Path, *, processes: PartialState) -> tuple[DataLoader, DataLoader]:
-    """Build the loaders of training patches and of validation cases, of this process's share.
+def build_loaders(
+    config: Config, out_dir: Path, *, processes: PartialState
+) -> tuple[DataLoader, DataLoader, LabelSchema]:
+    """Build the loaders of training patches and of validation cases, of this process's share; and how labels are numbered.
 
     Args:
         config: all settings.
         out_dir: folder for the split and the disk cache.
         processes: how many train together, and which of them this is.
     """
-    schema = SCHEMAS[config.label_schema]
     dataset_dir = prepare_dataset(
         resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
     )
-    parts = split_cases(load_cases(dataset_dir, schema=schema), out_dir / "split.json", seed=config.seed)
+    cases = find_cases(dataset_dir, schema=SCHEMAS.get(config.label_schema))
+    (schema,) = {case.numbering for case in cases if case.numbering}
+    parts = split_cases(cases, out_dir / "split.json", seed=config.seed)
     prepare = partial(
         build_dataset,
-        cached=build_cached_transform(config.spacing_mm, schema=schema),
+        cached=build_cached_transform(config.spacing_mm),
         cache=choose_cache(
             config.cache,
             len(parts["train"]) + len(parts["val"]),
@@ -108,6 +113,7 @@ def build_loaders(config: Config, out_dir: Path, *, processes: PartialState) -> 
     return (
         build_train_loader(train_set, batch_size=config.batch_size, seed=config.seed, **share),
         build_eval_loader(val_set, **share),
+        schema,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,13 +12,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from brats_utils.cases.layouts import PREDICTED, find_patients
-from brats_utils.cases.reader import ScanError, ScanFiles, read_scan
+from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.geometry import turn_volume
+from brats_utils.cases.layouts import PREDICTED, find_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.inference import Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.report.figures import plot_prediction, render_png
-from brats_utils.report.slices import turn_volume
 from brats_utils.transforms import explain_failure
 
 DISCLAIMER = "Not for clinical use."
@@ -30,7 +32,7 @@ COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), "e
 
 
 def predict_patient(
-    predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, resample: bool = False, overwrite: bool = False
+    predictor: Predictor, case: Case, out_dir: Path, *, resample: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
     """Segment one patient and write everything in the geometry of the first scan.
 
@@ -41,9 +43,8 @@ def predict_patient(
 
     Args:
         predictor: networks and settings.
-        files: what `scans.read_scan` takes.
+        case: the scans; a label is not looked at.
         out_dir: folder for the patient's files.
-        name: of the patient, for the picture.
         resample: bring scans on different grids to that of the first.
         overwrite: replace an earlier prediction, and any other file of these names.
 
@@ -51,15 +52,15 @@ def predict_patient(
         The content of `prediction.json`.
 
     Raises:
-        ScanError: see `read_scan`; or `out_dir` holds a file of these names already.
+        CaseError: see `read_case`; or `out_dir` holds a file of these names already.
     """
-    there = [name for name in WRITTEN if (out_dir / name).exists()]
+    there = [file for file in WRITTEN if (out_dir / file).exists()]
     if there and not overwrite:
         what = "an earlier prediction" if WRITTEN[-1] in there else f"files of no prediction ({', '.join(there)})"
-        raise ScanError(
+        raise CaseError(
             f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
         )
-    scan = read_scan(files, resample=resample)
+    scan = read_case(replace(case, label=None), resample=resample)
     prediction = predict_scan(predictor, scan)
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
     volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
@@ -68,7 +69,7 @@ def predict_patient(
     image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
     expected = {key: None if math.isnan(score) else round(score, 3) for key, score in prediction.expected_dice.items()}
     content = {
-        "patient": name,
+        "patient": case.case_id,
         "volumes_ml": {region: round(volume, 3) for region, volume in prediction.volumes_ml.items()},
         "expected_dice": expected,
         "warnings": list(scan.warnings),
@@ -84,7 +85,7 @@ def predict_patient(
         made = Path(folder)
         for kind, (volume, slope) in volumes.items():
             save_volume(volume.byte(), made / f"{kind}.nii.gz", like=scan.reference, slope=slope)
-        (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=name)))
+        (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=case.case_id)))
         write_text(made / "prediction.json", json.dumps(content, indent=1))
         for earlier in reversed(WRITTEN):  # the one that says that the others are whole goes first, and comes last
             (out_dir / earlier).unlink(missing_ok=True)
@@ -100,7 +101,7 @@ def predict_patients(
 
     Args:
         predictor: networks and settings.
-        folder: see `folders.find_patients`.
+        folder: see `cases.layouts.find_cases`.
         out_dir: gets a folder a patient, and `patients.csv`.
         resample: bring scans on different grids to that of the first.
         overwrite: replace earlier predictions.
@@ -110,20 +111,18 @@ def predict_patients(
         `reason`, `<region>_ml`, `expected_dice`.
 
     Raises:
-        ScanError: see `folders.find_patients`; or `patients.csv` is there and not ours.
+        CaseError: see `cases.layouts.find_cases`; or `patients.csv` is there and not ours.
     """
     listing, header = out_dir / "patients.csv", ",".join(COLUMNS)
     if listing.exists() and not overwrite and not listing.read_bytes().startswith(header.encode()):
-        raise ScanError(
+        raise CaseError(
             f"{display_path(listing)}: found another table, expected none, or one with the columns {header}. Choose "
             "another folder, or `--overwrite` to replace it."
         )
     rows: list[dict[str, Any]] = []
     try:
-        for name, files in tqdm(find_patients(folder).items(), desc="Patients", unit="patient"):
-            rows.append(
-                _predict_row(predictor, files, out_dir / name, name=name, resample=resample, overwrite=overwrite)
-            )
+        for case in tqdm(find_cases(folder, labelled=False), desc="Patients", unit="patient"):
+            rows.append(_predict_row(predictor, case, out_dir / case.case_id, resample=resample, overwrite=overwrite))
     finally:  # a folder may take hours: what was done before Ctrl-C is listed too
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
@@ -132,17 +131,15 @@ def predict_patients(
     return table
 
 
-def _predict_row(
-    predictor: Predictor, files: ScanFiles, out_dir: Path, *, name: str, resample: bool, overwrite: bool
-) -> dict[str, Any]:
+def _predict_row(predictor: Predictor, case: Case, out_dir: Path, *, resample: bool, overwrite: bool) -> dict[str, Any]:
     """Segment a patient who is not done yet; a row of `predict_patients`, also where that fails."""
     try:
         if (out_dir / WRITTEN[-1]).exists() and not overwrite:
-            return _read_row(out_dir / WRITTEN[-1], name=name)
-        content = predict_patient(predictor, files, out_dir, name=name, resample=resample, overwrite=overwrite)
-        return _build_row(content, name=name, status="warning" if content["warnings"] else "ok")
+            return _read_row(out_dir / WRITTEN[-1], name=case.case_id)
+        content = predict_patient(predictor, case, out_dir, resample=resample, overwrite=overwrite)
+        return _build_row(content, name=case.case_id, status="warning" if content["warnings"] else "ok")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        return {"patient": name, "status": "failed", "reason": explain_failure(error)}
+        return {"patient": case.case_id, "status": "failed", "reason": explain_failure(error)}
 
 
 def _read_row(path: Path, *, name: str) -> dict[str, Any]:
@@ -150,7 +147,7 @@ def _read_row(path: Path, *, name: str) -> dict[str, Any]:
     try:
         return _build_row(json.loads(path.read_text(encoding="utf-8")), name=name, status="earlier")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ScanError(
+        raise CaseError(
             f"{display_path(path)}: cannot be read ({error!r}), expected an earlier prediction. Choose another folder, or "
             "`--overwrite` to replace it."
         ) from None

@@ -227,5 +227,5 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
     what = "files but no readable dataset.json" if found is None else {key: found.get(key) for key in keys}
     raise FileExistsError(
         f"{root}: found {what}, expected {expected}. "
-        "Choose another folder, or delete this one to have it generated again."
+        "Choose another folder, or move this one elsewhere to have it generated again."
     )

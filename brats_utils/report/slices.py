@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -94,20 +93,3 @@ def largest_slice(regions: torch.Tensor) -> int:
     """
     area = regions.any(0).sum(dim=(0, 1))
     return int(area.argmax()) if int(area.max()) > 0 else regions.shape[-1] // 2
-
-
-def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """Turn a volume by quarter turns and mirrors until its axes run as the target's: right, anterior, superior in mm.
-
-    Args:
-        volume: (C, X, Y, Z) of any dtype, on any grid.
-        affine: (4, 4), from voxels to mm, or to the voxels of a turned grid.
-
-    Returns:
-        (C, X, Y, Z), the same voxels in another order.
-    """
-    orientation = nib.orientations.io_orientation(np.asarray(affine))
-    axes, turns = orientation[:, 0].astype(int), orientation[:, 1]
-    order = [int(np.flatnonzero(axes == axis)[0]) for axis in range(3)]
-    turned = volume.as_subclass(torch.Tensor).permute(0, *(1 + axis for axis in order))
-    return turned.flip([1 + position for position, axis in enumerate(order) if turns[axis] < 0])

@@ -1,0 +1,126 @@
+"""What looks wrong in a scan, found in its grey values."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from brats_utils.labels import CHANNELS
+
+BRAIN_ML = (700, 2300)
+"""Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
+
+MAX_SPACING_MM = 4.0
+"""Coarser voxels get a warning."""
+
+
+def find_tissue(image: torch.Tensor) -> torch.Tensor:
+    """Tell the brain from air, which is exactly 0 in every channel: (C, X, Y, Z) to (X, Y, Z) bool."""
+    return torch.from_numpy(np.logical_or.reduce(image.numpy() != 0))  # many times faster than torch's any
+
+
+def find_brain(image: np.ndarray) -> tuple[slice, ...]:
+    """The box around all that is not air in a (C, X, Y, Z) image: a quarter of a scan, and quick to look at."""
+    tissue = np.logical_or.reduce(image != 0)
+    spans = [np.flatnonzero(tissue.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(int(span[0]), int(span[-1]) + 1) if len(span) else slice(None) for span in spans)
+
+
+def find_air(channel: np.ndarray) -> float | None:
+    """Find the constant that stands for air, where most of a volume's faces have one and it is not 0.
+
+    Args:
+        channel: (X, Y, Z) float32, not constant.
+    """
+    faces = np.concatenate([channel[index].ravel() for axis in range(3) for index in _ends(axis)])
+    value = float(np.median(faces))
+    near = np.abs(faces - value) <= 1e-5 * (channel.max() - channel.min())
+    return value if value != 0 and near.mean() > 0.5 else None
+
+
+def _ends(axis: int) -> Iterator[tuple[slice | int, ...]]:
+    for end in (0, -1):
+        yield (*[slice(None)] * axis, end)
+
+
+def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
+    """Warn where many voxels share the highest value."""
+    highest = channel.max() or channel[channel < 0].max()  # 0 is air
+    share = np.count_nonzero(channel == highest) / np.count_nonzero(channel)
+    if share > 0.001:
+        yield (
+            f"{name}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner or "
+            "in a conversion. Bright tissue has lost its contrast."
+        )
+
+
+def find_doubts(image: np.ndarray, *, spacing_mm: Sequence[float]) -> Iterator[str]:
+    """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence.
+
+    Args:
+        image: (4, X, Y, Z) float32, 0 in air.
+        spacing_mm: size of a voxel along X, Y and Z.
+    """
+    values = image[:, *find_brain(image)]
+    counts = zip(CHANNELS, (int(np.count_nonzero(channel < 0)) for channel in values), strict=True)
+    negative = {channel: count for channel, count in counts if count}
+    if negative:
+        listed = ", ".join(f"{channel} {count}" for channel, count in negative.items())
+        yield f"Found negative values ({listed} voxels). They are kept; only exact zeros count as air."
+    if max(spacing_mm) > MAX_SPACING_MM:
+        yield f"Found voxels of {' x '.join(f'{s:g}' for s in spacing_mm)} mm. Small lesions are lost in slices over {MAX_SPACING_MM:g} mm."
+    tissue = values != 0
+    brain = int(np.count_nonzero(np.logical_or.reduce(tissue)))
+    volume = brain * float(np.prod(spacing_mm)) / 1000
+    if volume > BRAIN_ML[1]:
+        yield (
+            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Is the "
+            "skull still there? Strip it first, for instance with HD-BET or SynthStrip."
+        )
+    elif volume < BRAIN_ML[0]:
+        yield (
+            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Either "
+            "most of it was not scanned, or the voxel size in the header is wrong."
+        )
+    for index, channel in enumerate(CHANNELS):
+        cut = 1 - int(np.count_nonzero(tissue[index])) / brain
+        if cut > 0.02:
+            yield f"{channel}: {100 * cut:.0f}% of the brain are 0 here but not in other channels; its view is cut."
+    yield from _find_swaps(values, np.logical_and.reduce(tissue))
+
+
+def _find_swaps(values: np.ndarray, brain: np.ndarray) -> Iterator[str]:
+    """Warn where intensities contradict the order of the channels. Limits: see docs/inference.md."""
+    step = max(1, round((np.count_nonzero(brain) / 300_000) ** (1 / 3)))
+    sample = values[:, ::step, ::step, ::step][:, brain[::step, ::step, ::step]].astype(float)
+    if sample.shape[1] < 1000 or (sample.std(axis=1) == 0).any():
+        return
+    z = (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
+    flair, t1, t1gd, t2 = range(4)
+    alike = np.corrcoef(z)
+    partner = max((flair, t1, t2), key=lambda channel: alike[t1gd, channel])
+    watery = max((flair, t1, t1gd), key=lambda channel: alike[t2, channel])
+    fluid = np.median(z[:, z[t1] <= np.percentile(z[t1], 8)], axis=1)
+    brightest = int(np.argmax(fluid))
+    difference = z[t1gd] - z[t1]
+    skewness = float((((difference - difference.mean()) / difference.std()) ** 3).mean())
+    if alike[t1gd, partner] > alike[t1gd, t1] + 0.15:
+        yield (
+            f"T1gd resembles {CHANNELS[partner]} (correlation {alike[t1gd, partner]:.2f}) more than T1w "
+            f"({alike[t1gd, t1]:.2f}), expected the reverse. Check the order of the channels."
+        )
+    elif alike[t2, watery] > alike[t2, flair] + 0.1:
+        yield (
+            f"T2w resembles {CHANNELS[watery]} (correlation {alike[t2, watery]:.2f}) more than FLAIR "
+            f"({alike[t2, flair]:.2f}), expected the reverse. Check the order of the channels."
+        )
+    elif brightest != t2:
+        yield (
+            f"Fluid, the darkest of T1w, is brightest in {CHANNELS[brightest]} (z {fluid[brightest]:+.1f}, T2w "
+            f"{fluid[t2]:+.1f}), expected in T2w. Are {CHANNELS[brightest]} and T2w swapped?"
+        )
+    elif skewness < -0.5:
+        yield (
+            f"T1w has bright spots that T1gd lacks (skewness of T1gd - T1w {skewness:+.1f}), expected the reverse: "
+            "contrast agent only brightens. Are T1w and T1gd swapped?"
+        )

@@ -1,0 +1,142 @@
+"""What a `dataset.json` says of channels and labels, in the words of MSD and of nnU-Net v1 and v2."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from brats_utils.cases.case import CaseError
+from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
+from brats_utils.paths import display_path
+
+CHANNEL_WORDS = {
+    "FLAIR": ("flair", "t2f", "t2flair"),
+    "T1w": ("t1", "t1w", "t1n", "t1pre"),
+    "T1gd": ("t1gd", "t1ce", "t1c", "t1wce", "t1post"),
+    "T2w": ("t2", "t2w"),
+}
+"""What the channels are called. Source: the releases of MSD, BraTS 2017 to 2024, UCSF-PDGM, and nnU-Net's examples."""
+
+CONTRAST_WORDS = ("ce", "gd", "gadolinium", "contrast", "post")
+"""Beside a T1w, they say that it was taken after contrast agent. Source: the entity `ce` of BIDS."""
+
+
+def channel_of(name: str) -> str | None:
+    """Tell which channel a file or an entry of dataset.json is, by the last word of its name: `x_t1ce`, `ce-gd_T1w`."""
+    words = re.findall("[a-z0-9]+", name.lower())
+    last = words.pop() if words else ""
+    contrast = bool(re.search(r"(^|_)ce-", name.lower())) or (words[-1:] and words[-1] in CONTRAST_WORDS)
+    if last in CONTRAST_WORDS and words:  # T1 Gd, T1-post
+        last, contrast = words.pop(), True
+    found = next((channel for channel, known in CHANNEL_WORDS.items() if last in known), None)
+    return "T1gd" if found == "T1w" and contrast else found
+
+
+def load_document(folder: Path) -> dict[str, Any] | None:
+    """Read the dataset.json of a folder; None without.
+
+    Raises:
+        CaseError: it is no JSON object.
+    """
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError(type(document).__name__)
+    except ValueError as error:
+        raise CaseError(
+            f"{display_path(path)}: cannot be read ({error!r}). Expected MSD's or nnU-Net's keys; copy it again."
+        ) from error
+    return document
+
+
+def read_channels(document: Mapping[str, object], *, source: str) -> list[str]:
+    """Read the order of the channels, in the names of `CHANNELS`.
+
+    Args:
+        document: the parsed dataset.json, with `modality` (MSD, nnU-Net v1) or `channel_names` (v2).
+        source: what to call the file in the error.
+
+    Raises:
+        LabelError: there are no such names, or they are not these four.
+    """
+    key = "channel_names" if "channel_names" in document else "modality"
+    names = _numbered(document, key, source)
+    listed = [str(names[index]) for index in sorted(names)]
+    found = [channel_of(name) for name in listed]
+    if sorted(map(str, found)) != sorted(CHANNELS):
+        raise LabelError(
+            f"{source}: found channels {listed}, expected {list(CHANNELS)}, in any order where each is a file of its own. "
+            f"Correct {key!r}."
+        )
+    return [str(channel) for channel in found]
+
+
+def read_numbering(document: Mapping[str, object], schema: LabelSchema | None, *, source: str) -> LabelSchema:
+    """Read which integer stands for what.
+
+    Args:
+        document: the parsed dataset.json; its `labels` are those of MSD (value: name) or of nnU-Net v2 (name: value, or
+            region: values).
+        schema: the numbering that the reader has named; None to go by the document.
+        source: what to call the file in the error.
+
+    Raises:
+        LabelError: there are no such names, they describe no known schema, or another than the reader's.
+    """
+    names = _numbered(document, "labels", source)
+    tissues = {value: _tissue_of(str(name)) for value, name in names.items() if value != 0}
+    fits = [known for known in SCHEMAS.values() if tissues == _tissues(known)]
+    if schema in fits or (schema is None and fits):
+        return schema or fits[0]
+    expected = f"{schema.tissues} (schema {schema.name!r})" if schema else f"one of {', '.join(SCHEMAS)}"
+    hint = "It describes no known schema; see the table in docs/inference.md."
+    if fits:
+        hint = f"It describes {fits[0].name}: set label_schema to it, or --schema at the command line."
+    raise LabelError(f"{source}: found labels {names}, expected {expected}. {hint}")
+
+
+def _numbered(document: Mapping[str, object], key: str, source: str) -> dict[int, object]:
+    """Read `{"0": "name"}`, `{"name": 0}` or regions, `{"whole tumor": [1, 2, 3]}`, under `key`."""
+    entry = document.get(key)
+    try:
+        assert isinstance(entry, Mapping)
+        if any(isinstance(value, list) for value in entry.values()):
+            return _split_regions(entry)
+        turned = any(not str(name).isdigit() for name in entry)
+        return {int(value): name for name, value in entry.items()} if turned else {int(k): v for k, v in entry.items()}
+    except (AssertionError, ValueError, TypeError):
+        raise LabelError(
+            f'{source}: found {entry!r} under {key!r}, expected a mapping such as {{"0": "name"}}.'
+        ) from None
+
+
+def _split_regions(entry: Mapping[str, Any]) -> dict[int, object]:
+    """Tissues of nested regions: what the whole tumour has and the core has not is edema."""
+    values = {str(name).lower(): {v} if isinstance(v, int) else {int(x) for x in v} for name, v in entry.items()}
+    whole, core, enhancing = (
+        next((found for name, found in values.items() if word in name), set()) for word in ("whole", "core", "enhanc")
+    )
+    parts = {"edema": whole - core, "necrotic": core - enhancing, "enhancing": enhancing}
+    return {0: "background", **{value: tissue for tissue, found in parts.items() for value in found}}
+
+
+def _tissues(schema: LabelSchema) -> dict[int, str]:
+    fields = ("edema", "necrotic", "enhancing", "cyst", "cavity")
+    return {getattr(schema, field): field for field in fields if getattr(schema, field) is not None}
+
+
+def _tissue_of(name: str) -> str:
+    """Classify the free text of dataset.json, e.g. `non-enhancing tumor` or `SNFH`, as a tissue."""
+    signs = {
+        "edema": r"o?edema|flair|\b(ed|snfh)\b",  # surrounding non-enhancing FLAIR hyperintensity
+        "cyst": r"cyst|\bcc\b",
+        "cavity": r"cavity|resection|\brc\b",
+        "necrotic": r"non.?enhanc|necro|\b(ncr|net|netc)\b",
+        "enhancing": r"enhanc|\bet\b",
+    }
+    text = name.lower().replace("_", " ")
+    return next((tissue for tissue, sign in signs.items() if re.search(sign, text)), f"unknown ({name})")
