@@ -27,7 +27,7 @@ from monai.transforms import (
 )
 from torch.utils.data import DataLoader
 
-from brats_utils.cases.split import Case
+from brats_utils.cases.case import Case
 from brats_utils.labels import LabelSchema
 from brats_utils.transforms import LabelsToRegionsd
 
@@ -68,12 +68,17 @@ def build_transform(spacing_mm: float, roi_size: Sequence[int], *, schema: Label
     )
 
 
+def name_files(case: Case) -> dict[str, str]:
+    """What MONAI's own reader takes of a case with a 4D file."""
+    return {"image": str(case.images[0]), "label": str(case.label)}
+
+
 def build_loader(
     cases: Sequence[Case], spacing_mm: float, roi_size: Sequence[int], *, schema: LabelSchema
 ) -> DataLoader:
     """Build the loader: nothing cached, one case a batch."""
     transform = build_transform(spacing_mm, roi_size, schema=schema, random=True)
-    dataset = Dataset([case.files for case in cases], transform)
+    dataset = Dataset([name_files(case) for case in cases], transform)
     return DataLoader(dataset, batch_size=1, shuffle=True, collate_fn=list_data_collate)
 
 

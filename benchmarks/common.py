@@ -8,8 +8,8 @@ from datetime import date
 
 import torch
 
-from brats_utils.cases.split import Case, load_cases
-from brats_utils.labels import MSD
+from brats_utils.cases.case import Case
+from brats_utils.cases.layouts import find_cases
 from brats_utils.paths import REPOSITORY
 from brats_utils.phantom.dataset import generate_dataset
 
@@ -29,7 +29,7 @@ def describe_machine() -> str:
 def make_cases(num_cases: int, *, spacing_mm: float) -> list[Case]:
     """Generate phantoms once and list them."""
     folder = FOLDER / f"phantom-{spacing_mm:g}mm-{num_cases}"
-    return load_cases(generate_dataset(folder, num_training=num_cases, spacing_mm=spacing_mm, seed=0), schema=MSD)
+    return find_cases(generate_dataset(folder, num_training=num_cases, spacing_mm=spacing_mm, seed=0))
 
 
 def time_interleaved(contenders: dict[str, Callable[[], object]], *, repeats: int, warmup: int = 1) -> dict[str, float]:

@@ -21,12 +21,14 @@ from monai.transforms import (
 )
 
 from benchmarks.common import FOLDER, print_table, time_interleaved
-from brats_utils.cases.split import Case, load_cases, split_cases
-from brats_utils.cases.truth import load_truth
+from brats_utils.cases.case import Case
+from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import read_case
+from brats_utils.cases.split import split_cases
 from brats_utils.commands.train import train
 from brats_utils.config import load_config
 from brats_utils.inference import Predictor, build_predictor, predict_scan
-from brats_utils.labels import MSD, REGIONS
+from brats_utils.labels import REGIONS
 from brats_utils.metrics import dice_per_region
 from brats_utils.paths import resolve_path
 from brats_utils.saving.checkpoints import load_checkpoint
@@ -86,7 +88,7 @@ def predict_classic(predictor: Predictor, case: Case) -> torch.Tensor:
             NormalizeIntensityd("image", nonzero=True, channel_wise=True),
         ]
     )
-    image = transform({"image": str(case.image)})["image"].as_tensor()[None]
+    image = transform({"image": str(case.images[0])})["image"].as_tensor()[None]
     with torch.no_grad():
         logits = sliding_window_inference(image, WINDOW, 1, predictor.models[0], overlap=0.5)
     return logits[0].sigmoid() > 0.5  # type: ignore[union-attr,index]
@@ -94,18 +96,18 @@ def predict_classic(predictor: Predictor, case: Case) -> torch.Tensor:
 
 def predict_ours(predictor: Predictor, case: Case) -> torch.Tensor:
     """Predict as `python -m brats_utils predict --no-flips` does: with one look, like the classic way."""
-    return predict_scan(predictor, case.image).regions
+    return predict_scan(predictor, read_case(case)).regions
 
 
 def _prepare() -> tuple[list[Case], Predictor]:
     checkpoint = load_checkpoint(OUT / "checkpoints" / "best.pt")
-    cases = load_cases(resolve_path(checkpoint.config["dataset_dir"]), schema=MSD)
+    cases = find_cases(resolve_path(checkpoint.config["dataset_dir"]))
     predictor = replace(build_predictor([checkpoint]), roi_size=WHOLE_BRAIN)
     return split_cases(cases, OUT / "split.json", seed=0)["test"], predictor
 
 
 def _score(regions: torch.Tensor, case: Case) -> torch.Tensor:
-    return dice_per_region(regions, load_truth(case, schema=MSD))
+    return dice_per_region(regions, read_case(case).regions)
 
 
 def _measure_memory(name: str) -> float:

@@ -4,16 +4,19 @@ Not part of `make bench`: it takes the predictions of a finished `make run`, and
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
 from benchmarks.common import print_table
-from brats_utils.cases.split import Case, load_cases, split_cases
+from brats_utils.cases.case import Case
+from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import read_case
+from brats_utils.cases.split import split_cases
 from brats_utils.evaluation import prediction_path
-from brats_utils.labels import MSD, REGIONS, LabelSchema, labels_to_regions
+from brats_utils.labels import MSD, REGIONS, LabelSchema
 from brats_utils.metrics import dice_per_region
 from brats_utils.paths import resolve_path
 from brats_utils.saving.checkpoints import load_checkpoint
@@ -26,7 +29,7 @@ def main(out_dir: str = "runs/tutorial") -> None:
     """Score three ways: both right, both wrong as such tutorials do, and a right model in a wrong evaluation."""
     folder = resolve_path(out_dir)
     config = load_checkpoint(folder / "checkpoints" / "best.pt").config
-    cases = load_cases(resolve_path(config["dataset_dir"]), schema=MSD)
+    cases = find_cases(resolve_path(config["dataset_dir"]))
     test = split_cases(cases, folder / "split.json", seed=config["seed"])["test"]
     ways = {
         "truth and prediction with ET = 3: right": (MSD, MSD),
@@ -44,17 +47,12 @@ def main(out_dir: str = "runs/tutorial") -> None:
 
 
 def _score(folder: Path, case: Case, predicted: LabelSchema, true: LabelSchema) -> torch.Tensor:
-    files = {prediction_path(folder, case): predicted, case.label: true}
-    volumes = [labels_to_regions(_read(path), schema) for path, schema in files.items()]
-    return dice_per_region(*volumes)
+    prediction = replace(case, label=prediction_path(folder, case), numbering=predicted)
+    return dice_per_region(*(read_case(c).regions for c in (prediction, replace(case, numbering=true))))
 
 
 def _has_et(case: Case) -> bool:
-    return bool((_read(case.label) == MSD.enhancing).any())
-
-
-def _read(path: Path) -> torch.Tensor:
-    return torch.from_numpy(np.asanyarray(nib.load(path).dataobj).astype(np.uint8))
+    return bool(read_case(case).regions[2].any())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from accelerate import PartialState
 
 from benchmarks import classic
 from benchmarks.common import FOLDER, print_table
-from brats_utils.cases.split import Case, load_cases, split_cases
+from brats_utils.cases.case import Case
+from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.split import split_cases
 from brats_utils.commands.train import build_loaders, build_state, run_epochs
 from brats_utils.config import load_config
 from brats_utils.inference import clean_regions, predict_logits
@@ -29,8 +31,8 @@ def main() -> None:
     """Train both by turns, so that a busy moment of the machine hits both, and compare when each passed a level."""
     config = load_config("laptop", {"validation_intervals": 5})
     torch.manual_seed(config.seed)
-    loaders = build_loaders(config, FOLDER / "quality", processes=PartialState(cpu=choose_device().type == "cpu"))
-    cases = load_cases(resolve_path(config.dataset_dir), schema=MSD)
+    *loaders, _ = build_loaders(config, FOLDER / "quality", processes=PartialState(cpu=choose_device().type == "cpu"))
+    cases = find_cases(resolve_path(config.dataset_dir))
     parts = split_cases(cases, FOLDER / "quality" / "split.json", seed=config.seed)
     turns = {"ours": train_ours(config, *loaders), "classic": train_classic(config, parts["train"], parts["val"])}
     seconds, curves = {"ours": 0.0, "classic": 0.0}, {name: [(0.0, 0.0)] for name in turns}
@@ -70,7 +72,7 @@ def train_classic(config, train: list[Case], val: list[Case]) -> Iterator[tuple[
     trainer = classic.Trainer(model, num_epochs=50)
     loader = classic.build_loader(train, config.spacing_mm, roi_size, schema=MSD)
     prepare = classic.build_transform(config.spacing_mm, roi_size, schema=MSD, random=False)
-    validation = [prepare(case.files) for case in val]
+    validation = [prepare(classic.name_files(case)) for case in val]
     while True:
         start = time.perf_counter()
         for batch in loader:

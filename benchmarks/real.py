@@ -1,7 +1,7 @@
 """A checkpoint of the phantom on real scans: `python -m benchmarks.real CHECKPOINT FOLDER[:SCHEMA] …`.
 
 Not part of `make bench`: it needs labelled scans of patients, which are not in the repository, and measures no time.
-A folder is in the layout of MSD, or holds a folder a patient; then its schema says how the labels are numbered.
+Where a folder has no dataset.json, its schema says how the labels are numbered.
 """
 
 import sys
@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.common import FOLDER, print_table
-from brats_utils.cases.truth import find_cases
+from brats_utils.cases.layouts import find_cases
 from brats_utils.evaluation import evaluate_cases, view_case
 from brats_utils.inference import build_predictor
 from brats_utils.labels import REGIONS, SCHEMAS
@@ -26,12 +26,12 @@ def main(checkpoint: str, *folders: str) -> None:
     rows, pictures = [], {"real": [], "real_errors": []}
     for number, argument in enumerate(folders):
         name, _, schema_name = argument.partition(":")
-        schema, out_dir = SCHEMAS[schema_name or "msd"], FOLDER / f"real-{number}"
-        cases = find_cases(Path(name).resolve(), schema=schema)
-        table, _ = evaluate_cases(predictor, cases, out_dir, truth_schema=schema)
+        out_dir = FOLDER / f"real-{number}"
+        cases = find_cases(Path(name).resolve(), schema=SCHEMAS.get(schema_name))
+        table, _ = evaluate_cases(predictor, cases, out_dir)
         rows += [_row(row) for _, row in table.iterrows()]
         for case in tqdm(cases, desc="Draw"):
-            seen = view_case(case, out_dir, schema=predictor.schema, truth_schema=schema)
+            seen = view_case(case, out_dir, schema=predictor.schema)
             wrong = (seen.truth != seen.prediction).any(0).sum((0, 1))
             for kind, slice_idx in (("real", None), ("real_errors", int(wrong.argmax()))):
                 drawn = {"title": seen.case_id, "slice_idx": slice_idx}

@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import PartialState
 
 from benchmarks.common import FOLDER, print_table
-from brats_utils.cases.split import load_cases
+from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.train import build_state
 from brats_utils.config import load_config
 from brats_utils.labels import MSD
@@ -33,8 +33,8 @@ def main() -> None:
         generate_dataset(folder / "data", num_training=count, spacing_mm=config.spacing_mm, seed=0)
         times.append(time.perf_counter())
         dataset = build_dataset(
-            load_cases(folder / "data", schema=MSD),
-            cached=build_cached_transform(config.spacing_mm, schema=MSD),
+            find_cases(folder / "data"),
+            cached=build_cached_transform(config.spacing_mm),
             on_the_fly=build_train_transform(config.roi_size, schema=MSD, appearance=config.appearance),
             cache="disk",
             cache_dir=folder / "cache",

@@ -185,7 +185,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
         predictor: networks and settings.
         scan: from `cases.reader.read_case`.
     """
-    prepared = build_preprocessing(predictor.spacing_mm)({"image": scan.image})["image"]
+    prepared = build_preprocessing(predictor.spacing_mm)({"image": scan.tensors["image"]})["image"]
     shape = (len(REGIONS), *prepared.shape[1:])
     total, squares, count = torch.zeros(shape), torch.zeros(shape), 0
     for probability in predict_members(predictor, prepared.as_tensor()):

@@ -54,14 +54,13 @@ def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
         )
 
 
-def find_doubts(image: np.ndarray, *, spacing_mm: Sequence[float]) -> Iterator[str]:
+def find_doubts(values: np.ndarray, *, spacing_mm: Sequence[float]) -> Iterator[str]:
     """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence.
 
     Args:
-        image: (4, X, Y, Z) float32, 0 in air.
+        values: (4, x, y, z) float32, 0 in air, cut to the brain.
         spacing_mm: size of a voxel along X, Y and Z.
     """
-    values = image[:, *find_brain(image)]
     counts = zip(CHANNELS, (int(np.count_nonzero(channel < 0)) for channel in values), strict=True)
     negative = {channel: count for channel, count in counts if count}
     if negative:

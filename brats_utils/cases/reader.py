@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
+from nibabel.affines import from_matvec
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
@@ -33,6 +34,7 @@ class Scan:
 
     Attributes:
         image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air.
+        brain: the box around all that is not air, in voxels.
         reference: the file whose grid that is.
         warnings: what looks wrong but does not forbid to use it, one sentence each.
         label: (X, Y, Z) uint8 on the same grid; None without.
@@ -40,6 +42,7 @@ class Scan:
     """
 
     image: MetaTensor
+    brain: tuple[slice, ...]
     reference: Path
     warnings: tuple[str, ...]
     label: torch.Tensor | None = None
@@ -59,10 +62,10 @@ class Scan:
 
     @property
     def tensors(self) -> dict[str, MetaTensor]:
-        """What MONAI's dictionary transforms take: `image` and, where there is one, `label` (1, X, Y, Z)."""
-        if self.label is None:
-            return {"image": self.image}
-        return {"image": self.image, "label": MetaTensor(self.label[None], affine=self.image.affine)}
+        """What MONAI's dictionary transforms take: `image` and, where there is one, `label` (1, x, y, z), cut to the brain."""
+        affine = np.asarray(self.image.affine) @ from_matvec(np.eye(3), [part.start for part in self.brain])
+        volumes = {"image": self.image.as_tensor()} | ({} if self.label is None else {"label": self.label[None]})
+        return {key: MetaTensor(volume[:, *self.brain].contiguous(), affine=affine) for key, volume in volumes.items()}
 
 
 def read_case(case: Case, *, resample: bool = False) -> Scan:
@@ -95,14 +98,16 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
         sources.append(source)
         volumes.append(MetaTensor(torch.from_numpy(channels), affine=source.affine))
     image = _stack(volumes, case.images, resample=resample)
-    values = image.as_tensor().numpy()
-    notes += _check_channels(values, case.images)
-    notes += find_doubts(values, spacing_mm=image.pixdim.tolist())
+    notes += _clean_channels(image.as_tensor().numpy(), case.images)
+    brain = find_brain(image.as_tensor().numpy())
+    inside = image.as_tensor().numpy()[:, *brain]
+    notes += _check_channels(inside, case.images)
+    notes += find_doubts(inside, spacing_mm=image.pixdim.tolist())
     label = None
     if case.label:
         label, turned = _read_label(case, sources[0])
         notes += turned
-    return Scan(image, case.images[0], tuple(dict.fromkeys(notes)), label, case.numbering)
+    return Scan(image, brain, case.images[0], tuple(dict.fromkeys(notes)), label, case.numbering)
 
 
 def check_cases(cases: Sequence[Case], *, remembered: Path | None = None) -> None:
@@ -234,8 +239,8 @@ def _stack(volumes: list[MetaTensor], paths: Sequence[Path], *, resample: bool) 
     return first if len(volumes) == 1 else MetaTensor(torch.cat([v.as_tensor() for v in volumes]), affine=first.affine)
 
 
-def _check_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str]:
-    """Refuse channels that cannot be scans, set constant air to 0 in place, and warn of saturation.
+def _clean_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str]:
+    """Refuse channels without numbers or without content; set constant air to 0 in place, and say so.
 
     Args:
         values: (4, X, Y, Z) float32.
@@ -261,11 +266,14 @@ def _check_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str
     if air:
         listed = ", ".join(f"{name} {value:g}" for name, value in air.items())
         yield f"Found air that is a constant but not 0 ({listed}), as after a z-score of the whole volume. It is taken as air."
-    inside = values[:, *find_brain(values)]
+
+
+def _check_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str]:
+    """Refuse one scan given twice, and warn of saturation: (4, x, y, z) float32, cut to the brain."""
     for one, name in enumerate(CHANNELS):
-        yield from find_saturation(inside[one], name)
+        yield from find_saturation(values[one], name)
         for other in range(one):
-            if np.array_equal(inside[one], inside[other]):
+            if np.array_equal(values[one], values[other]):
                 raise CaseError(
                     f"{display_path(paths[0])}: found the same voxels in {CHANNELS[other]} and {name}, expected two scans. "
                     "Check the file names."
