@@ -15,7 +15,8 @@ from scipy import ndimage
 from torch import nn
 
 from brats_utils.cases.checks import find_tissue
-from brats_utils.cases.geometry import copy_geometry, turn_volume
+from brats_utils.cases.geometry import turn_volume
+from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
 from brats_utils.model import choose_device, choose_precision, explain_out_of_memory, speed_up_inference

@@ -1,4 +1,4 @@
-"""Where voxels lie: turning volumes, comparing grids, and headers that give no position."""
+"""Grids of voxels: turning volumes, and comparing where they lie."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -10,9 +10,6 @@ import torch
 MAX_SHIFT_VOXELS = 0.1
 """A volume this near to a grid lies on it: headers of different programs differ by rounding."""
 
-for header in (nib.Nifti1Header, nib.Nifti2Header):
-    header.quaternion_threshold = -1e-5  # programs that compute in single precision write some that are a hair too long
-
 
 def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
     """Whether the corners of a volume lie on those of a grid, give or take `MAX_SHIFT_VOXELS`.
@@ -23,12 +20,6 @@ def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
     """
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
     return bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
-
-
-def gives_position(image: nib.Nifti1Image) -> bool:
-    """Whether a header says where its voxels lie; tools that do not know write no code, or an identity matrix."""
-    coded = image.header["qform_code"] or image.header["sform_code"]
-    return bool(coded) and not np.array_equal(image.affine, np.eye(4))
 
 
 def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -46,11 +37,3 @@ def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torc
     order = [int(np.flatnonzero(axes == axis)[0]) for axis in range(3)]
     turned = volume.as_subclass(torch.Tensor).permute(0, *(1 + axis for axis in order))
     return turned.flip([1 + position for position, axis in enumerate(order) if turns[axis] < 0])
-
-
-def copy_geometry(source: nib.Nifti1Header, target: nib.Nifti1Header) -> None:
-    """Copy what says where voxels lie, bit by bit, from the header that was read into one to be written."""
-    fields = ("qform_code", "sform_code", "xyzt_units", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y")
-    for name in (*fields, "qoffset_z", "srow_x", "srow_y", "srow_z"):
-        target[name] = source[name]
-    target["pixdim"][:4] = source["pixdim"][:4]

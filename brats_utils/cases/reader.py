@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.checks import find_air, find_brain, find_doubts, find_saturation
-from brats_utils.cases.geometry import gives_position, lies_on_grid, turn_volume
-from brats_utils.labels import CHANNELS, LabelError, LabelSchema, check_label_values, labels_to_regions
+from brats_utils.cases.geometry import lies_on_grid
+from brats_utils.cases.label import read_label
+from brats_utils.cases.nifti import read_volume
+from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions
 from brats_utils.paths import display_path, say, write_text
-
-MAX_ROUNDING = 1e-3
-"""A label this near to a whole number is that number: slopes and resampling leave such traces."""
 
 MAX_LISTED = 5
 """How many cases with warnings are printed."""
@@ -105,7 +103,7 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
     notes += find_doubts(inside, spacing_mm=image.pixdim.tolist())
     label = None
     if case.label:
-        label, turned = _read_label(case, sources[0])
+        label, turned = read_label(case, sources[0])
         notes += turned
     return Scan(image, brain, case.images[0], tuple(dict.fromkeys(notes)), label, case.numbering)
 
@@ -150,57 +148,9 @@ def say_warnings(warnings: Mapping[str, Sequence[str]]) -> None:
         say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
 
 
-def open_volume(path: Path) -> nib.Nifti1Image:
-    """Read the header of a NIfTI file.
-
-    Raises:
-        CaseError: the file is missing, damaged or no NIfTI, or its header gives the voxels no place.
-    """
-    if not path.is_file():
-        raise CaseError(f"{display_path(path)}: not found. Expected a NIfTI file; check the name and the folder.")
-    with _explain_reading(path):
-        source = nib.load(path)
-    if not isinstance(source, nib.Nifti1Pair):
-        raise CaseError(
-            f"{display_path(path)}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with "
-            "nib-convert."
-        )
-    if not np.isfinite(source.affine).all() or np.linalg.matrix_rank(source.affine[:3, :3]) < 3:
-        raise CaseError(
-            f"{display_path(path)}: found a header that gives the voxels no size or direction, expected an affine of "
-            "finite numbers with three axes. Export it again, or correct the header."
-        )
-    return source
-
-
-def _read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Read a NIfTI file: its header, and its voxels as they are scaled, without trailing axes of length 1 after the third."""
-    source = open_volume(path)
-    with _explain_reading(path):
-        values = np.asanyarray(source.dataobj)
-    if values.dtype.kind not in "iuf":
-        raise CaseError(
-            f"{display_path(path)}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale."
-        )
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    return source, values
-
-
-@contextmanager
-def _explain_reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # nibabel, gzip and NumPy raise what they like, a damaged size MemoryError
-        reason = str(error) or type(error).__name__
-        raise CaseError(
-            f"{display_path(path)}: cannot be read ({reason}). Expected a NIfTI file; copy or download it again."
-        ) from None
-
-
 def _read_channels(path: Path, *, expected: int) -> tuple[nib.Nifti1Image, np.ndarray]:
     """Read the scans of a file, (C, X, Y, Z) float32."""
-    source, values = _read_volume(path)
+    source, values = read_volume(path)
     remedy = f"Give one 4D file with {len(CHANNELS)} channels ({', '.join(CHANNELS)}), or one 3D file for each."
     if values.ndim not in (3, 4) or not values.size:
         raise CaseError(
@@ -278,60 +228,3 @@ def _check_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str
                     f"{display_path(paths[0])}: found the same voxels in {CHANNELS[other]} and {name}, expected two scans. "
                     "Check the file names."
                 )
-
-
-def _read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[str]]:
-    """Read a label onto the grid of its scan: (X, Y, Z) uint8, and what is to be said of it."""
-    assert case.label is not None
-    assert case.numbering is not None
-    source, values = _read_volume(case.label)
-    name = display_path(case.label)
-    whole = values if values.dtype.kind in "iu" else np.rint(values)
-    if whole is not values:
-        off = ~(np.abs(values - whole) <= MAX_ROUNDING)  # NaN is near to nothing
-        if off.any():
-            listed = ", ".join(f"{value:.7g}" for value in np.unique(values[off])[:5])
-            raise LabelError(
-                f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.numbering.tissues)} "
-                f"give or take {MAX_ROUNDING:g}. Was the label resampled without `nearest`? Export it again."
-            )
-    small = whole.astype(np.uint8)
-    found = (
-        np.flatnonzero(np.bincount(small.ravel(), minlength=256)) if np.array_equal(small, whole) else np.unique(whole)
-    )
-    check_label_values(found.tolist(), case.numbering, source=name)
-    return _turn_onto_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.images[0])))
-
-
-def _turn_onto_scan(
-    labels: torch.Tensor, source: nib.Nifti1Image, scan: nib.Nifti1Image, *, names: tuple[str, str]
-) -> tuple[torch.Tensor, list[str]]:
-    """Bring (X, Y, Z) labels into the order of the scan's voxels, or refuse them."""
-    (name, scan_name), shape, notes = names, scan.shape[:3], []
-    turned, to_scan = labels, np.eye(4)
-    if labels.ndim == 3 and gives_position(source) and gives_position(scan):
-        to_scan = np.linalg.inv(scan.affine) @ source.affine
-        turned = turn_volume(labels[None], to_scan)[0]
-        to_scan = to_scan @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_scan), labels.shape)
-        axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
-        if axes[0] != axes[1]:
-            notes.append(
-                f"{name}: its axes run {axes[0]}, those of the scan {axes[1]}, so it was turned onto the scan. Were one of "
-                "the headers wrong, it would look the same: compare them in a viewer."
-            )
-    elif not np.array_equal(source.affine, scan.affine):
-        notes.append(
-            f"{name}: its header, or that of {scan_name}, gives no position, so it is taken voxel by voxel as it lies. "
-            "Compare them in a viewer."
-        )
-    if turned.shape != shape:
-        raise LabelError(
-            f"{name}: found a label of shape {tuple(labels.shape)}, expected {tuple(shape)} as in {scan_name}. "
-            "Check that both files belong to the same case."
-        )
-    if not lies_on_grid(to_scan, shape):
-        raise LabelError(
-            f"{name}: found a label at another position or with another voxel size than {scan_name}, expected the same "
-            "grid. Resample the label to the scan, or correct the header that is wrong."
-        )
-    return turned, notes

@@ -1,0 +1,71 @@
+"""The label of a case: whole numbers of its numbering, on the grid of its scan."""
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from brats_utils.cases.case import Case
+from brats_utils.cases.geometry import lies_on_grid, turn_volume
+from brats_utils.cases.nifti import gives_position, read_volume
+from brats_utils.labels import LabelError, check_label_values
+from brats_utils.paths import display_path
+
+MAX_ROUNDING = 1e-3
+"""A label this near to a whole number is that number: slopes and resampling leave such traces."""
+
+
+def read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[str]]:
+    """Read a label onto the grid of its scan: (X, Y, Z) uint8, and what is to be said of it."""
+    assert case.label is not None
+    assert case.numbering is not None
+    source, values = read_volume(case.label)
+    name = display_path(case.label)
+    whole = values if values.dtype.kind in "iu" else np.rint(values)
+    if whole is not values:
+        off = ~(np.abs(values - whole) <= MAX_ROUNDING)  # NaN is near to nothing
+        if off.any():
+            listed = ", ".join(f"{value:.7g}" for value in np.unique(values[off])[:5])
+            raise LabelError(
+                f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.numbering.tissues)} "
+                f"give or take {MAX_ROUNDING:g}. Was the label resampled without `nearest`? Export it again."
+            )
+    with np.errstate(invalid="ignore"):  # of what does not fit into 8 bits, all values are listed below
+        small = whole.astype(np.uint8)
+    fits = np.array_equal(small, whole)
+    found = np.flatnonzero(np.bincount(small.ravel())) if fits else np.unique(whole)
+    check_label_values(found.tolist(), case.numbering, source=name)
+    return _turn_onto_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.images[0])))
+
+
+def _turn_onto_scan(
+    labels: torch.Tensor, source: nib.Nifti1Image, scan: nib.Nifti1Image, *, names: tuple[str, str]
+) -> tuple[torch.Tensor, list[str]]:
+    """Bring (X, Y, Z) labels into the order of the scan's voxels, or refuse them."""
+    (name, scan_name), shape, notes = names, scan.shape[:3], []
+    turned, to_scan = labels, np.eye(4)
+    if labels.ndim == 3 and gives_position(source) and gives_position(scan):
+        to_scan = np.linalg.inv(scan.affine) @ source.affine
+        turned = turn_volume(labels[None], to_scan)[0]
+        to_scan = to_scan @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_scan), labels.shape)
+        axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
+        if axes[0] != axes[1]:
+            notes.append(
+                f"{name}: its axes run {axes[0]}, those of the scan {axes[1]}, so it was turned onto the scan. Were one of "
+                "the headers wrong, it would look the same: compare them in a viewer."
+            )
+    elif not np.array_equal(source.affine, scan.affine):
+        notes.append(
+            f"{name}: its header, or that of {scan_name}, gives no position, so it is taken voxel by voxel as it lies. "
+            "Compare them in a viewer."
+        )
+    if turned.shape != shape:
+        raise LabelError(
+            f"{name}: found a label of shape {tuple(labels.shape)}, expected {tuple(shape)} as in {scan_name}. "
+            "Check that both files belong to the same case."
+        )
+    if not lies_on_grid(to_scan, shape):
+        raise LabelError(
+            f"{name}: found a label at another position or with another voxel size than {scan_name}, expected the same "
+            "grid. Resample the label to the scan, or correct the header that is wrong."
+        )
+    return turned, notes
