@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case
-from brats_utils.cases.reader import check_cases, say_warnings, stamp_files
+from brats_utils.cases.reader import stamp_files
 from brats_utils.paths import replacing, say
 
 CacheKind = Literal["ram", "disk", "none"]
@@ -114,29 +114,22 @@ def build_dataset(
 ) -> CaseDataset:
     """Build a data set that does its deterministic part once and its random part at each visit.
 
-    What cannot be used is refused here, before any training, and what looks odd is said.
-
     Args:
         cases: what to load.
         cached: deterministic transform from files to tensors, see `transforms.build_cached_transform`.
         on_the_fly: transform of a prepared case; must not write into the tensors it is given.
-        cache: keep the outcome of `cached`, and with it that of the checks, in memory, in files that are mapped into memory, or
-            nowhere.
-        cache_dir: folder for `cache="disk"`, from which an interrupted run is picked up, and for what the checks found.
+        cache: keep the outcome of `cached` in memory, in files that are mapped into memory, or nowhere.
+        cache_dir: folder for `cache="disk"`; an interrupted run is picked up from it.
         seed: of the random part.
     """
-    if cache == "none":
-        check_cases(cases, remembered=cache_dir and cache_dir / "checked.json")
-        return CaseDataset(Dataset(cases, cached), on_the_fly, seed=seed)
-    if cache == "disk" and cache_dir is None:
-        raise ValueError("cache_dir: found None, expected a folder, because cache is 'disk'.")
-    prepared: Dataset | MappedDataset
-    if cache_dir and cache == "disk":
-        prepared = MappedDataset(cases, cached, cache_dir)
-    else:  # copy_cache=False: the crop comes first and copies only the patch, not the whole case
-        prepared = CacheDataset(cases, cached, copy_cache=False, num_workers=2)
-    say_warnings({case.case_id: prepared[index]["warnings"] for index, case in enumerate(cases)})
-    return CaseDataset(prepared, on_the_fly, seed=seed)
+    if cache == "ram":
+        # copy_cache=False: the crop comes first and copies only the patch, not the whole case
+        return CaseDataset(CacheDataset(cases, cached, copy_cache=False, num_workers=2), on_the_fly, seed=seed)
+    if cache == "disk":
+        if cache_dir is None:
+            raise ValueError("cache_dir: found None, expected a folder, because cache is 'disk'.")
+        return CaseDataset(MappedDataset(cases, cached, cache_dir), on_the_fly, seed=seed)
+    return CaseDataset(Dataset(cases, cached), on_the_fly, seed=seed)
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

@@ -7,7 +7,6 @@ import torch
 from monai.transforms import (
     CastToTyped,
     Compose,
-    CropForegroundd,
     DeleteItemsd,
     EnsureTyped,
     GaussianSmooth,
@@ -44,9 +43,8 @@ def explain_failure(error: BaseException) -> str:
 
 
 def read_tensors(case: Case) -> dict[str, Any]:
-    """Read a case with all its checks, as dictionary transforms take it: `image`, `label`, `case_id` and `warnings`."""
-    scan = read_case(case)
-    return {"case_id": case.case_id, "warnings": scan.warnings, **scan.tensors}
+    """Read a case with all its checks, as dictionary transforms take it: `case_id`, `image` and `label`."""
+    return {"case_id": case.case_id, **read_case(case).tensors}
 
 
 class LabelsToRegionsd(MapTransform):
@@ -125,7 +123,7 @@ def _stretch(lattice: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def build_preprocessing(spacing_mm: float) -> Compose:
-    """Build the deterministic part: orient to RAS, crop air away, resample, z-score.
+    """Build the deterministic part: orient to RAS, resample, z-score.
 
     The z-score comes before any random crop, so that training, validation and prediction see the
     same intensities and the outcome can be cached.
@@ -142,7 +140,6 @@ def build_preprocessing(spacing_mm: float) -> Compose:
         [
             EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
             Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),
-            CropForegroundd(IMAGE_LABEL, source_key="image", select_fn=_is_brain, allow_missing_keys=True),
             Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), allow_missing_keys=True),
             NormalizeIntensityd("image", nonzero=True, channel_wise=True),
         ]
@@ -152,13 +149,13 @@ def build_preprocessing(spacing_mm: float) -> Compose:
 def build_cached_transform(spacing_mm: float) -> Compose:
     """Build `read_tensors` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
 
-    With it come the warnings of the reader, and the voxels that training patches are centred on, see `FindCentresd`.
+    With it come the voxels that training patches are centred on, see `FindCentresd`.
     """
     compact = [
         CastToTyped(IMAGE_LABEL, dtype=(torch.float16, torch.uint8)),
         EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
         FindCentresd("label"),
-        SelectItemsd(("case_id", "warnings", *IMAGE_LABEL, *CENTRES)),
+        SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
     ]
     return Compose([read_tensors, *build_preprocessing(spacing_mm).transforms, *compact])
 
@@ -189,7 +186,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
                 IMAGE_LABEL, "label", spatial_size=roi_size, pos=1, neg=1, num_samples=1, allow_smaller=True,
                 fg_indices_key=CENTRES[0], bg_indices_key=CENTRES[1],
             ),
-            DeleteItemsd((*CENTRES, "warnings")),
+            DeleteItemsd(CENTRES),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
             LabelsToRegionsd("label", schema),
@@ -202,13 +199,8 @@ def build_eval_transform(schema: LabelSchema) -> Compose:
     """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
     return Compose(
         [
-            DeleteItemsd((*CENTRES, "warnings")),
+            DeleteItemsd(CENTRES),
             LabelsToRegionsd("label", schema),
             EnsureTyped("image", dtype=torch.float32),
         ]
     )
-
-
-def _is_brain(image: torch.Tensor) -> torch.Tensor:
-    """Air is exactly 0 in skull-stripped scans; brain can be negative after some scanners' filters."""
-    return image != 0

@@ -50,12 +50,12 @@ def _turn_onto_scan(
         axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
         if axes[0] != axes[1]:
             notes.append(
-                f"{name}: its axes run {axes[0]}, those of the scan {axes[1]}, so it was turned onto the scan. Were one of "
-                "the headers wrong, it would look the same: compare them in a viewer."
+                f"The label's axes run {axes[0]}, those of the scan {axes[1]}: it was turned onto the scan. Were one of the "
+                "headers wrong, it would look the same; compare them in a viewer."
             )
     elif not np.array_equal(source.affine, scan.affine):
         notes.append(
-            f"{name}: its header, or that of {scan_name}, gives no position, so it is taken voxel by voxel as it lies. "
+            "The header of the label, or of the scan, gives no position: the label is taken voxel by voxel as it lies. "
             "Compare them in a viewer."
         )
     if turned.shape != shape:

@@ -1,7 +1,7 @@
 """The one way in: opens a case, checks all that is known to go wrong, and puts image and label on one grid."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,39 +113,41 @@ def check_cases(cases: Sequence[Case], *, remembered: Path | None = None) -> Non
 
     Args:
         cases: what to check.
-        remembered: a file that keeps the outcome; what has not changed since is not read again.
+        remembered: a file that keeps what was found; a case whose files have not changed since is not read again.
 
     Raises:
-        CaseError, LabelError: see `read_case`.
+        CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
     """
     known = json.loads(remembered.read_text(encoding="utf-8")) if remembered and remembered.is_file() else {}
     keys = [f"{case.case_id} {case.numbering} {stamp_files(case)}" for case in cases]
 
-    def check(case: Case, key: str) -> list[str]:
-        return known[key] if key in known else list(read_case(case).warnings)
+    def check(case: Case, key: str) -> list[str] | ValueError:
+        try:
+            return known[key] if key in known else list(read_case(case).warnings)
+        except (CaseError, LabelError) as error:
+            return error
 
     with ThreadPoolExecutor(2) as threads:
-        warnings = list(tqdm(threads.map(check, cases, keys), desc="Check cases", total=len(cases)))
+        found = list(tqdm(threads.map(check, cases, keys), desc="Check cases", total=len(cases)))
+    bad = [(case.case_id, error) for case, error in zip(cases, found, strict=True) if isinstance(error, ValueError)]
     if remembered:
-        write_text(remembered, json.dumps(dict(zip(keys, warnings, strict=True)), indent=1))
-    say_warnings({case.case_id: found for case, found in zip(cases, warnings, strict=True)})
+        good = {key: texts for key, texts in zip(keys, found, strict=True) if isinstance(texts, list)}
+        write_text(remembered, json.dumps(good, indent=1))
+    if bad:
+        others = f" Nor can these be used: {', '.join(case_id for case_id, _ in bad[1:])}." if len(bad) > 1 else ""
+        raise type(bad[0][1])(f"{bad[0][1]}{others}")
+    odd = {case.case_id: texts for case, texts in zip(cases, found, strict=True) if isinstance(texts, list) and texts}
+    if odd:
+        say(f"Warnings on {len(odd)} of {len(cases)} cases. They are used all the same; look at them.")
+        for case_id, texts in list(odd.items())[:MAX_LISTED]:
+            say(f"- {case_id}: {' '.join(texts)}")
+    if len(odd) > MAX_LISTED:
+        say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
 
 
 def stamp_files(case: Case) -> list[tuple[int, int]]:
     """Size and time of change of each file of a case: what was remembered of it holds as long as they do."""
     return [(path.stat().st_size, path.stat().st_mtime_ns) for path in case.files if path.is_file()]
-
-
-def say_warnings(warnings: Mapping[str, Sequence[str]]) -> None:
-    """Print the warnings of the first few cases that have any, and how many have."""
-    odd = {case_id: texts for case_id, texts in warnings.items() if texts}
-    if not odd:
-        return
-    say(f"Warnings on {len(odd)} of {len(warnings)} cases. They are used all the same; look at them.")
-    for case_id, texts in list(odd.items())[:MAX_LISTED]:
-        say(f"- {case_id}: {' '.join(texts)}")
-    if len(odd) > MAX_LISTED:
-        say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
 
 
 def _read_channels(path: Path, *, expected: int) -> tuple[nib.Nifti1Image, np.ndarray]:

@@ -12,6 +12,7 @@ from monai.utils import set_determinism
 from torch.utils.data import DataLoader
 
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import check_cases
 from brats_utils.cases.split import prepare_dataset, split_cases
 from brats_utils.config import Config
 from brats_utils.labels import SCHEMAS, LabelSchema
@@ -93,6 +94,7 @@ def build_loaders(
     )
     cases = find_cases(dataset_dir, schema=SCHEMAS.get(config.label_schema))
     (schema,) = {case.numbering for case in cases if case.numbering}
+    check_cases(cases, remembered=out_dir / "cache" / "checked.json")
     parts = split_cases(cases, out_dir / "split.json", seed=config.seed)
     prepare = partial(
         build_dataset,
