@@ -19,7 +19,7 @@ from brats_utils.cases.checks import find_air, find_brain, find_doubts, find_sat
 from brats_utils.cases.geometry import lies_on_grid
 from brats_utils.cases.label import read_label
 from brats_utils.cases.nifti import read_volume
-from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions
+from brats_utils.labels import CHANNELS, LabelError, LabelSchema, labels_to_regions
 from brats_utils.paths import display_path, say, write_text
 
 MAX_LISTED = 5
