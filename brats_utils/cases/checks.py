@@ -32,15 +32,10 @@ def find_air(channel: np.ndarray) -> float | None:
     Args:
         channel: (X, Y, Z) float32, not constant.
     """
-    faces = np.concatenate([channel[index].ravel() for axis in range(3) for index in _ends(axis)])
+    faces = np.concatenate([channel.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])
     value = float(np.median(faces))
     near = np.abs(faces - value) <= 1e-5 * (channel.max() - channel.min())
     return value if value != 0 and near.mean() > 0.5 else None
-
-
-def _ends(axis: int) -> Iterator[tuple[slice | int, ...]]:
-    for end in (0, -1):
-        yield (*[slice(None)] * axis, end)
 
 
 def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:

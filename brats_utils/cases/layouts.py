@@ -45,6 +45,8 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
     if not folder.is_dir():
         raise CaseError(f"{display_path(folder)}: not found, or no folder. Expected one with patients in it.")
     document = load_document(folder)
+    if document is None and any(re.search(r"_000\d$", _stem(path)) for path in _volumes_of(folder)):
+        document = _borrow_document(folder)
     if document is not None:
         layout, found = _list_document(folder, document)
     elif any((folder / name).is_dir() for name in ("imagesTr", "labelsTr")):
@@ -54,6 +56,8 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
         )
     else:
         layout, found = _list_patients(folder)
+    if not found:
+        raise CaseError(f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.")
     heading = f"{display_path(folder)}: {layout}, {len(found)} case{'s' * (len(found) != 1)}"
     if not labelled:
         say(f"{heading}.")
@@ -105,20 +109,34 @@ def _list_document(folder: Path, document: Mapping[str, Any]) -> tuple[str, list
             "again, or correct dataset.json."
         )
     entries = [(images, label) for images, label in entries if images[0].is_file()]  # tests are often left out
-    named = [_stem(images[0] if len(images) == 1 or not label else label) for images, label in entries]
-    named = [
-        re.sub(r"_\d{4}$", "", stem) if len(images) > 1 and not label else stem
-        for stem, (images, label) in zip(named, entries, strict=True)
-    ]
+    named = [_name_entry(images, label) for images, label in entries]
     if len(set(named)) < len(named):
         named = _tell_apart([images[0] for images, _ in entries], folder)
     if len(set(named)) < len(named):
         raise CaseError(f"{name}: a case is listed twice under 'training'; list each once.")
-    split = any(len(images) > 1 for images, _ in entries)
     found = [
         (case_id, images, [label] if label else []) for case_id, (images, label) in zip(named, entries, strict=True)
     ]
+    split = any(len(images) > 1 for images, _ in entries)
     return "nnU-Net's layout, a file a channel" if split else "MSD's layout, 4D files", found
+
+
+def _borrow_document(folder: Path) -> dict[str, Any]:
+    """What the dataset.json above a folder of nnU-Net's files, such as imagesTs, says of their channels and labels."""
+    document = load_document(folder.parent)
+    if document is None:
+        raise CaseError(
+            f"{display_path(folder)}: found files numbered _0000 and so on, expected a dataset.json here or in the folder "
+            "above that says which channel each number is. Copy it there."
+        )
+    return {key: document[key] for key in ("modality", "channel_names", "labels", "file_ending") if key in document}
+
+
+def _name_entry(images: Images, label: Path | None) -> str:
+    """Name a case of a dataset.json: after its 4D file or, where there are several, its label."""
+    if len(images) == 1:
+        return _stem(images[0])
+    return _stem(label) if label else re.sub(r"_\d{4}$", "", _stem(images[0]))
 
 
 def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[tuple[list[Path], Path | None]]:
@@ -134,8 +152,8 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             ending = str(document.get("file_ending", ".nii.gz"))
             labels = _volumes_of(folder / "labelsTr")
             entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
-            tests = sorted((folder / "imagesTs").glob(f"*_0000{ending}"))
-            entries += [(f"imagesTs/{path.name.replace('_0000', '')}", None) for path in tests]
+            tests = [path for place in ("imagesTs", ".") for path in sorted((folder / place).glob(f"*_0000{ending}"))]
+            entries += [(str(path.relative_to(folder)).replace("_0000", ""), None) for path in tests]
         return [
             ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
             for images, label in entries
@@ -181,8 +199,6 @@ def _list_patients(folder: Path) -> tuple[str, list[Found]]:
             )
         homes[case_id] = home
         found.append((case_id, images, labels))
-    if not found:
-        raise CaseError(f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.")
     if all(len(images) == 1 for _, images, _ in found):
         return "4D files", found
     return "BIDS" if any(home.name == "anat" for home in homes.values()) else "four files a patient", found
@@ -219,6 +235,10 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
     elif folder.name.startswith(("sub-", "ses-")):  # nor diffusion or function
         folders = [path for path in folders if path.name.startswith("ses-") or path.name == "anat"]
     for path in folders:
+        if (path / "dataset.json").is_file():
+            raise CaseError(
+                f"{display_path(folder)}: found a data set in {path.name}. Name that folder, and not this one."
+            )
         inside = [scan for scan in _volumes_of(path) if not _is_label(scan)]
         if (path / "prediction.json").exists() and not inside:
             continue  # predicted into the folder of the 4D files
