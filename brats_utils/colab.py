@@ -26,14 +26,7 @@ def read_secret(name: str = "WANDB_API_KEY") -> None:
 
 
 def mount_drive(path: str) -> Path:
-    """Mount Google Drive and give the place of a path in it.
-
-    Args:
-        path: such as `brats/run1`, below the reader's own folder.
-
-    Raises:
-        OSError: outside Colab.
-    """
+    """Mount Google Drive and give the place of a path in it, such as `brats/run1`; outside Colab an `OSError`."""
     if not IN_COLAB:
         raise OSError(
             f"drive:{path}: found no Google Drive, which is mounted in Colab alone. Give output_dir as a folder."

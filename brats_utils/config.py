@@ -158,16 +158,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 def load_config(
     preset: str, overrides: Mapping[str, Any] | None = None, *, data: str = "", output_dir: str = ""
 ) -> Config:
-    """Build the settings of a preset, with some of them changed.
+    """Build the validated, immutable settings of a preset, with some of them changed.
 
     Args:
         preset: a key of `PRESETS`.
         overrides: settings to change. Numbers may arrive as text, as from YAML's `1e-4`.
         data: `phantom`, `msd` or a folder; empty for the preset's own.
         output_dir: folder of the run, to hold the checkpoints; empty for the usual one.
-
-    Returns:
-        The validated, immutable settings.
 
     Raises:
         ConfigError: unknown preset, unknown setting or impossible value, each named.
@@ -188,13 +185,13 @@ def _in_plain_words(error: ValidationError) -> str:
     lines = []
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             close = [key for key in Config.model_fields if name.lower() in key or key in name.lower()]
             hint = f" Did you mean {' or '.join(close)}?" if close else f" Known: {', '.join(Config.model_fields)}."
             lines.append(f"- {name}: unknown setting.{hint}")
-        elif not name:
-            lines.append(f"- {fault['msg'].removeprefix('Value error, ')}.")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
+        elif name:
             lines.append(f"- {name}: found {json.dumps(fault['input'], default=str)}; {message}.")
+        else:
+            lines.append(f"- {message}.")
     return "\n".join(lines)

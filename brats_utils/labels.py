@@ -14,6 +14,7 @@ the edema or the necrotic core, and a model then reports excellent numbers for t
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -102,16 +103,7 @@ SCHEMAS = {schema.name: schema for schema in (MSD, BRATS_2021, BRATS_2023, BRATS
 
 
 def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: str) -> None:
-    """Refuse label values that the schema does not list.
-
-    Args:
-        values: the distinct values found in a label volume.
-        schema: the numbering the volume is said to follow.
-        source: what to call the volume in the error, e.g. its file name.
-
-    Raises:
-        LabelError: if a value is not in the schema.
-    """
+    """Refuse label values that the schema does not list, with a `LabelError` that calls their volume `source`."""
     unlisted = sorted(set(values) - set(schema.tissues))
     if not unlisted:
         return
@@ -143,13 +135,8 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
         (3, X, Y, Z) bool, channels in the order of `REGIONS`.
     """
     volume = labels[0] if labels.ndim == 4 else labels
-    regions = []
-    for values in schema.region_values:
-        mask = volume == values[0]
-        for value in values[1:]:
-            mask = mask | (volume == value)
-        regions.append(mask)
-    return torch.stack(regions)
+    masks = ([volume == value for value in values] for values in schema.region_values)
+    return torch.stack([reduce(torch.logical_or, parts) for parts in masks])
 
 
 def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tensor:

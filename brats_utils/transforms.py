@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from monai.transforms import (
-    CastToTyped,
     Compose,
     DeleteItemsd,
     EnsureTyped,
@@ -86,10 +85,7 @@ class RandAppearanced(MapTransform, Randomizable):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Change (C, X, Y, Z) images, z-scored; air stays 0. Gives float32."""
-        changed = dict(data)
-        for key in self.key_iterator(changed):
-            changed[key] = self._change(changed[key].float())
-        return changed
+        return {**data, **{key: self._change(data[key].float()) for key in self.key_iterator(data)}}
 
     def _change(self, image: torch.Tensor) -> torch.Tensor:
         tissue, place = image != 0, ((image + 3) / 9).clamp_(0, 1)  # z-scores lie between -3 and 6
@@ -123,13 +119,10 @@ def _stretch(lattice: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def build_preprocessing(spacing_mm: float) -> Compose:
-    """Build the deterministic part: orient to RAS, resample, z-score.
+    """Build the deterministic part: orient to RAS, resample to isotropic voxels, z-score.
 
     The z-score comes before any random crop, so that training, validation and prediction see the
     same intensities and the outcome can be cached.
-
-    Args:
-        spacing_mm: isotropic voxel size wanted, in mm.
 
     Returns:
         A transform from `reader.Scan.tensors` (label may be missing) to MetaTensors
@@ -152,7 +145,6 @@ def build_cached_transform(spacing_mm: float) -> Compose:
     With it come the voxels that training patches are centred on, see `FindCentresd`.
     """
     compact = [
-        CastToTyped(IMAGE_LABEL, dtype=(torch.float16, torch.uint8)),
         EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
         FindCentresd("label"),
         SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
@@ -198,9 +190,5 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
 def build_eval_transform(schema: LabelSchema) -> Compose:
     """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
     return Compose(
-        [
-            DeleteItemsd(CENTRES),
-            LabelsToRegionsd("label", schema),
-            EnsureTyped("image", dtype=torch.float32),
-        ]
+        [DeleteItemsd(CENTRES), LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)]
     )

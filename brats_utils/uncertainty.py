@@ -9,7 +9,6 @@ from brats_utils.labels import REGIONS
 
 NUM_BINS = 10
 
-
 MIN_PROBABILITY = 0.05
 """Less than this is left out of `expected_dice`: the many healthy voxels together would outweigh a tumour."""
 
@@ -59,8 +58,7 @@ def count_calibration(probabilities: torch.Tensor, truth: torch.Tensor, brain: t
 def calibration_error(counts: np.ndarray) -> dict[str, float]:
     """Compute the expected calibration error (ECE) of each region: the mean gap between confidence and truth.
 
-    Args:
-        counts: of `count_calibration`, summed over cases.
+    `counts` are those of `count_calibration`, summed over cases.
 
     Source:
         Guo 2017, arXiv 1706.04599, with the probability of the region in place of the winning class's.

@@ -24,11 +24,7 @@ MEAN_SCALE = 0.945
 
 @dataclass(frozen=True)
 class Grid:
-    """A box of voxel centres, axis by axis.
-
-    Attributes:
-        axes: three increasing arrays of positions in mm, RAS+.
-    """
+    """A box of voxel centres: for each axis an increasing array of positions in mm, RAS+."""
 
     axes: tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -75,11 +71,9 @@ def interpolate(lattice: np.ndarray, lattice_mm: float, grid: Grid) -> np.ndarra
 
 
 class Noise:
-    """A smooth random field over the whole field of view, about zero mean and unit variance.
+    """A smooth random field, about zero mean and unit variance, with blobs of `scale_mm`.
 
-    Args:
-        rng: source of randomness; the same draws whatever the grid.
-        scale_mm: size of its blobs.
+    It is drawn over the whole field of view: the same draws whatever the grid.
     """
 
     def __init__(self, rng: np.random.Generator, scale_mm: float) -> None:
@@ -102,9 +96,7 @@ class Tissues:
         gm: grey matter.
         wm: white matter.
         ventricle: the part of `csf` inside the ventricles.
-        x: MNI mm to the right of the midline.
-        y: MNI mm before the anterior commissure.
-        z: MNI mm above the anterior commissure.
+        x, y, z: MNI mm to the right of the midline, before and above the anterior commissure.
     """
 
     brain: np.ndarray
@@ -184,13 +176,9 @@ def draw_head(rng: np.random.Generator) -> Head:
 
 
 def swell(source: np.ndarray) -> np.ndarray:
-    """Displacement of a soft medium in which volume appears: the gradient of Poisson's equation.
+    """Displacement of a soft medium in which volume appears: the gradient of Poisson's equation, float32 mm.
 
-    Args:
-        source: (X, Y, Z) relative growth per voxel on the coarse grid; negative shrinks.
-
-    Returns:
-        (3, X, Y, Z) float32, mm.
+    `source` is (X, Y, Z), the relative growth per voxel on the coarse grid; negative shrinks. Gives (3, X, Y, Z).
     """
     size = [3 * n // 2 for n in source.shape]  # padding: what leaves on the right must not enter on the left
     k = np.meshgrid(*(2 * np.pi * np.fft.fftfreq(n, COARSE_MM) for n in size[:2]),
@@ -207,9 +195,8 @@ def swell(source: np.ndarray) -> np.ndarray:
 def load_atlas() -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
     """Read the MNI152 maps out of nilearn's wheel; nothing is downloaded.
 
-    Returns:
-        (4, X, Y, Z) float32 tensor of brain, GM, WM and ventricles at 1 mm, position of its first
-        voxel in MNI mm, and the middle of the brain in MNI mm.
+    Gives a (4, X, Y, Z) float32 tensor of brain, GM, WM and ventricles at 1 mm; then, in MNI mm, the position of its
+    first voxel and the middle of the brain.
     """
     t1, gm, wm = (
         load(resolution=1).get_fdata(dtype=np.float32)

@@ -1,8 +1,7 @@
 """The phantom: a synthetic data set in the layout of MSD Task01_BrainTumour, made without any download.
 
-Brains come from the MNI152 maps inside nilearn's wheel (`phantom_anatomy`), tumours are grown in them
-(`phantom_tumour`) and four MR sequences are simulated (`phantom_image`). It looks like BraTS and is not:
-no number measured on it says anything about patients.
+Brains come from the MNI152 maps inside nilearn's wheel (`anatomy`), tumours are grown in them (`tumour`) and four MR
+sequences are simulated (`image`). It looks like BraTS and is not: no number measured on it says anything about patients.
 """
 
 import json
@@ -71,13 +70,7 @@ def generate_case(seed: int, case_idx: int, *, spacing_mm: float = 2.0) -> Phant
 
 
 def _brain_box(tissues: Tissues, spacing_mm: float, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
-    """The voxels around the brain: the rest is air and costs nothing.
-
-    Args:
-        tissues: of the coarse grid.
-        spacing_mm: of the grid wanted.
-        shape: of the grid wanted.
-    """
+    """The voxels of a grid around the brain, from the coarse grid's tissues: the rest is air and costs nothing."""
     voxels = COARSE_MM / spacing_mm
     extent = ndimage.find_objects((tissues.brain > 0.45).astype(np.uint8))[0]
     x, y, z = (
@@ -97,13 +90,7 @@ def _strip_skull(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> np.n
 
 
 def _digitise(rng: np.random.Generator, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Integers in a scale of the scanner's own, air 0, now and then a cut field of view.
-
-    Args:
-        rng: source of randomness.
-        values: (X, Y, Z, 4) float32, white matter about 1.
-        mask: (X, Y, Z) bool, inside the skull.
-    """
+    """Integers in a scale of the scanner's own, air 0, of (X, Y, Z, 4) values; now and then a cut field of view."""
     image = np.zeros(values.shape, dtype=np.int16)
     for channel in range(values.shape[-1]):
         inside = values[..., channel][mask]
@@ -125,18 +112,15 @@ def generate_dataset(
     seed: int = 0,
     num_workers: int | None = None,
 ) -> Path:
-    """Write a phantom in the layout of MSD, or reuse the one that is there.
+    """Write a phantom in the layout of MSD, or reuse the one that is there; give its folder.
 
     Args:
         root: folder to make, with dataset.json, imagesTr, labelsTr and imagesTs.
-        num_training: labelled cases.
+        num_training: labelled cases, 1 or more.
         num_test: cases without label, in imagesTs.
-        spacing_mm: voxel size.
-        seed: of the whole data set.
+        spacing_mm: voxel size, up to `COARSEST_MM`.
+        seed: of the whole data set, 0 or more.
         num_workers: processes; None for one per core. The result does not depend on it.
-
-    Returns:
-        `root`.
 
     Raises:
         FileExistsError: if `root` holds anything but this very phantom.
@@ -148,20 +132,18 @@ def generate_dataset(
         raise ValueError(
             f"Found seed {seed} and {num_training} cases, expected a seed of 0 or more and one case at least. Correct them."
         )
-    document = _describe(num_training, num_test, spacing_mm, seed)
+    num_cases, document = num_training + num_test, _describe(num_training, num_test, spacing_mm, seed)
     if root.exists() and any(root.iterdir()):
         _check_same(root, document)
         return root
-    print(f"Generating {num_training + num_test} synthetic cases at {spacing_mm:g} mm.", flush=True)
+    print(f"Generating {num_cases} synthetic cases at {spacing_mm:g} mm.", flush=True)
     partial = root.with_name(f".part-{os.getpid()}-{root.name}")
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (partial / folder).mkdir(parents=True)
     try:
-        jobs = (
-            delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_training + num_test)
-        )
+        jobs = (delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_cases))
         workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator")
-        for _ in tqdm(workers(jobs), desc="Phantom", total=num_training + num_test):
+        for _ in tqdm(workers(jobs), desc="Phantom", total=num_cases):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         partial.replace(root)
@@ -221,10 +203,10 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
         found = None
     if found == document:
         return
-    found = found if isinstance(found, dict) else None
     keys = ("phantom", "numTraining", "numTest")
     expected = {key: document[key] for key in keys}
-    what = "files but no readable dataset.json" if found is None else {key: found.get(key) for key in keys}
+    readable = isinstance(found, dict)
+    what = {key: found.get(key) for key in keys} if readable else "files but no readable dataset.json"
     raise FileExistsError(
         f"{root}: found {what}, expected {expected}. "
         "Choose another folder, or move this one elsewhere to have it generated again."

@@ -73,16 +73,9 @@ VESSELS = {  # course in MNI mm, right side; radius in mm
 def render(
     rng: np.random.Generator, grid: Grid, tissues: Tissues, depths: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """Draw all four channels.
+    """Draw all four channels: (X, Y, Z, 4) float32, white matter about 1 and air not yet masked.
 
-    Args:
-        rng: source of randomness.
-        grid: the voxels.
-        tissues: of that grid.
-        depths: whole tumour, core and enhancement in mm, positive inside (`Tumour.depths`).
-
-    Returns:
-        (X, Y, Z, 4) float32, white matter about 1 and air not yet masked.
+    `depths` are those of whole tumour, core and enhancement in mm, positive inside, as `Tumour.depths` gives them.
     """
     whole, core, enhancing = depths
     edge = rng.uniform(0.8, 1.8)  # mm; edema fades over about four times this
@@ -127,9 +120,7 @@ def _draw(rng_z: float, low_median_high: Range) -> float:
 def draw_contrasts(rng: np.random.Generator, *, enhances: bool) -> dict[str, tuple[float, float, float]]:
     """Contrast of edema, non-enhancing core and enhancement in every channel.
 
-    Args:
-        rng: source of randomness.
-        enhances: False for a low-grade tumour: its core is tissue rather than necrosis.
+    The core of a tumour that does not enhance at all, a low-grade one, is tissue rather than necrosis.
     """
     contrasts = {}
     cyst = rng.normal()  # watery cores are bright on T2w and dark on everything else

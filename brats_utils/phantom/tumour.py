@@ -122,13 +122,7 @@ class Tumour:
 
 
 def draw_plan(rng: np.random.Generator, tissues: Tissues, *, enhances: bool) -> Plan:
-    """Draw kind, volumes and place of a tumour.
-
-    Args:
-        rng: source of randomness.
-        tissues: of the coarse grid.
-        enhances: False for a low-grade tumour without any enhancement.
-    """
+    """Draw kind, volumes and place of a tumour, on the tissues of the coarse grid; a low-grade one does not enhance."""
     kind = str(rng.choice(list(KINDS), p=[odds for odds, _, _ in KINDS.values()])) if enhances else "non-enhancing"
     core_ml, edema_ml = (
         float(np.clip(median * np.exp(rng.normal(0, spread)), low, high))
@@ -161,16 +155,7 @@ def _draw_blobs(rng: np.random.Generator, centre: np.ndarray, core_ml: float) ->
 
 
 def grow_tumour(rng: np.random.Generator, head: Head, *, enhances: bool) -> tuple[Tumour, Head]:
-    """Place a tumour in a head and push the head's tissue aside.
-
-    Args:
-        rng: source of randomness.
-        head: before the tumour.
-        enhances: False for a low-grade tumour without any enhancement.
-
-    Returns:
-        The tumour and the head that it has deformed.
-    """
+    """Place a tumour in a head and push the head's tissue aside; gives the tumour and the head it has deformed."""
     coarse = field_grid(COARSE_MM)
     tissues = head.tissues(coarse)
     plan = draw_plan(rng, tissues, enhances=enhances)
@@ -198,14 +183,10 @@ def _limit(score: np.ndarray, volume_ml: float) -> float:
 
 
 def travel(start: np.ndarray, speed: np.ndarray) -> np.ndarray:
-    """Shortest way from a region, longer where the going is slow (relaxation over 26 neighbours).
+    """Shortest way from a region, longer where the going is slow (relaxation over 26 neighbours), on the coarse grid.
 
-    Args:
-        start: (X, Y, Z) bool, coarse grid.
-        speed: (X, Y, Z), 0 for hardly passable to 1 for a mm per mm.
-
-    Returns:
-        (X, Y, Z) float32 mm, at most `FAR_MM`.
+    Both are (X, Y, Z): `start` bool, `speed` from 0 for hardly passable to 1 for a mm per mm. Gives float32 mm, at most
+    `FAR_MM`.
     """
     arrival = np.where(start, 0, FAR_MM).astype(np.float32)
     slowness = (COARSE_MM / np.clip(speed, 0.08, 1)).astype(np.float32)

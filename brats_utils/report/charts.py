@@ -1,5 +1,7 @@
 """Charts of numbers: learning curves, scores, and how far a prediction may be trusted."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,12 +13,7 @@ from brats_utils.report.figures import DARK
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
-    """Plot the learning curves.
-
-    Args:
-        history: a row an epoch with columns `epoch`, `mean_train_loss`, `learning_rate`, and `dice_<region>`
-            and `mean_dice` where the epoch was validated (NaN elsewhere).
-    """
+    """Plot the learning curves of a history, a row an epoch as in `history.csv`; NaN where an epoch was not validated."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     left.plot(history["epoch"], history["mean_train_loss"], color="black")
     left.set(title="Training loss", xlabel="epoch")
@@ -33,10 +30,9 @@ def plot_history(history: pd.DataFrame) -> Figure:
 
 
 def plot_scores(table: pd.DataFrame) -> Figure:
-    """Plot the spread of four metrics by region: a box, and a point a case; hollow where the truth lacks the region.
+    """Plot the spread of four metrics of `metrics.score_row` by region: a box, and a point a case.
 
-    Args:
-        table: rows as `metrics.score_row` makes them.
+    A point is hollow where the truth lacks the region.
     """
     shown = {
         "dice": "Dice",
@@ -47,17 +43,14 @@ def plot_scores(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(shown), figsize=(12, 3.2), layout="constrained")
     for axis, (metric, title) in zip(axes, shown.items(), strict=True):
         for position, region in enumerate(REGIONS):
-            scores, present = table[f"{metric}_{region.name}"], table[f"has_{region.name}"]
-            lines = {"color": "white", "lw": 1}
-            axis.boxplot(
-                scores, positions=[position], widths=0.6, showfliers=False, boxprops=lines, whiskerprops=lines,
-                capprops=lines, medianprops=lines,
-            )  # fmt: skip
+            scores, line = table[f"{metric}_{region.name}"], {"color": "white", "lw": 1}
+            lines = dict.fromkeys(("boxprops", "whiskerprops", "capprops", "medianprops"), line)
+            axis.boxplot(scores, positions=[position], widths=0.6, showfliers=False, **lines)
             spread = position + np.linspace(-0.18, 0.18, len(table))
-            faces = [region.color if has else DARK for has in present]
+            faces = [region.color if has else DARK for has in table[f"has_{region.name}"]]
             axis.scatter(spread, scores, s=22, c=faces, edgecolors=region.color, zorder=3)
-        axis.set(facecolor=DARK, title=title, xticks=range(len(REGIONS)))
-        axis.set_xticklabels([region.name for region in REGIONS])
+        axis.set(facecolor=DARK, title=title)
+        axis.set_xticks(range(len(REGIONS)), [region.name for region in REGIONS])
         if metric in ("dice", "lesion_f1"):
             axis.set_ylim(-0.03, 1.03)
     figure.suptitle("A point a case, hollow where the region is absent; the box holds the middle half", fontsize=10)
@@ -67,14 +60,12 @@ def plot_scores(table: pd.DataFrame) -> Figure:
 def plot_trust(table: pd.DataFrame) -> Figure:
     """Plot the Dice that the network expects of itself against the Dice it got, a point a case and region.
 
-    Args:
-        table: rows with `expected_dice_<region>`, as `evaluation.evaluate_cases` gives them.
+    The table is that of `evaluation.evaluate_cases`, with `expected_dice_<region>`.
     """
-    figure, axis = _unit_square()
+    figure, axis = _unit_square(xlabel="expected Dice", ylabel="Dice", ylim=(-0.03, 1.03))
     for region in REGIONS:
         expected, scores = table[f"expected_dice_{region.name}"], table[f"dice_{region.name}"]
         axis.scatter(expected, scores, s=26, color=region.color, label=region.name)
-    axis.set(facecolor=DARK, xlim=(0, 1), ylim=(-0.03, 1.03), xlabel="expected Dice", ylabel="Dice")
     axis.set_title("Does it know when it is wrong?", fontsize=10)
     axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
     return figure
@@ -83,24 +74,20 @@ def plot_trust(table: pd.DataFrame) -> Figure:
 def plot_calibration(counts: np.ndarray) -> Figure:
     """Plot the reliability curve of each region: of voxels given a probability, how many are tumour.
 
-    Args:
-        counts: (3, bins, 3), of `uncertainty.count_calibration`.
+    `counts` is (3, bins, 3), see `uncertainty.count_calibration`.
     """
-    figure, axis = _unit_square()
-    for region, (voxels, confidence, tumour) in zip(REGIONS, np.moveaxis(counts, -1, 1), strict=True):
-        filled = voxels > 0
-        axis.plot(
-            confidence[filled] / voxels[filled], tumour[filled] / voxels[filled], "o-", color=region.color,
-            ms=4, label=region.name,
-        )  # fmt: skip
-    axis.set(facecolor=DARK, xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share that is tumour")
+    figure, axis = _unit_square(xlabel="predicted probability", ylabel="share that is tumour", ylim=(0, 1))
+    for region, bins in zip(REGIONS, counts, strict=True):
+        voxels, confidence, tumour = bins[bins[:, 0] > 0].T
+        axis.plot(confidence / voxels, tumour / voxels, "o-", color=region.color, ms=4, label=region.name)
     axis.set_title("Below the dots: too sure of itself", fontsize=10)
     axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
     return figure
 
 
-def _unit_square() -> tuple[Figure, Axes]:
+def _unit_square(**settings: Any) -> tuple[Figure, Axes]:
     """Start a chart of one share against another: a dotted line where they are equal."""
     figure, axis = plt.subplots(figsize=(4.2, 3.6), layout="constrained")
+    axis.set(facecolor=DARK, xlim=(0, 1), **settings)
     axis.plot([0, 1], [0, 1], ":", color="white", lw=1)
     return figure, axis

@@ -28,10 +28,7 @@ TISSUE_COLORS = {"edema": "#56B4E9", "necrotic": "#F0E442", "enhancing": "#D55E0
 def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "") -> Figure:
     """Show the four channels of the slice with the most tumour, with the outline of every region on each.
 
-    Args:
-        image: (4, X, Y, Z) float in RAS orientation.
-        regions: (3, X, Y, Z) bool, on the same grid.
-        title: of the figure.
+    `image` is (4, X, Y, Z) float in RAS orientation, `regions` (3, X, Y, Z) bool.
     """
     slice_idx = largest_slice(regions)
     grey = upright_slice(window_volume(image), slice_idx)
@@ -47,14 +44,9 @@ def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "")
 def plot_comparison(
     image: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, slice_idx: int | None = None, title: str = ""
 ) -> Figure:
-    """Show one slice: FLAIR and T1gd bare, then truth and prediction filled on FLAIR.
+    """Show one slice along Z, by default the one with the most true tumour: FLAIR and T1gd, then both masks on FLAIR.
 
-    Args:
-        image: (4, X, Y, Z) float in RAS orientation.
-        truth: (3, X, Y, Z) bool.
-        prediction: (3, X, Y, Z) bool.
-        slice_idx: along Z; by default the one with the most true tumour.
-        title: of the figure.
+    `image` is (4, X, Y, Z) float in RAS orientation, `truth` and `prediction` are (3, X, Y, Z) bool.
     """
     if slice_idx is None:
         slice_idx = largest_slice(truth if truth.any() else prediction)
@@ -71,10 +63,7 @@ def plot_comparison(
 def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str = "") -> Figure:
     """Show the slice with the most predicted tumour, four channels and the prediction: for scans without a truth.
 
-    Args:
-        image: (4, X, Y, Z) float in RAS orientation.
-        prediction: (3, X, Y, Z) bool.
-        title: of the figure.
+    `image` is (4, X, Y, Z) float in RAS orientation, `prediction` (3, X, Y, Z) bool.
     """
     slice_idx = largest_slice(prediction)
     grey = upright_slice(window_volume(image), slice_idx)
@@ -91,12 +80,8 @@ def plot_uncertainty(
 ) -> Figure:
     """Show where a prediction is unsure beside where it is wrong, on the slice with the most errors.
 
-    Args:
-        image: (4, X, Y, Z) float in RAS orientation.
-        spread: (3, X, Y, Z) float, standard deviation of the probability.
-        truth: (3, X, Y, Z) bool.
-        prediction: (3, X, Y, Z) bool.
-        title: of the figure.
+    `image` is (4, X, Y, Z) float in RAS orientation, `spread` (3, X, Y, Z) float, the standard deviation of the
+    probability; `truth` and `prediction` are (3, X, Y, Z) bool.
     """
     wrong = truth ^ prediction
     slice_idx = largest_slice(wrong if wrong.any() else prediction)
@@ -115,12 +100,8 @@ def plot_uncertainty(
 def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSchema) -> Figure:
     """Show T1gd with each label value outlined on its own, beside the distribution of T1gd in each.
 
-    The slice is the one with the most enhancing tumour.
-
-    Args:
-        image: (4, X, Y, Z) float, z-scored, RAS.
-        labels: (X, Y, Z) integers of the schema.
-        schema: the numbering.
+    The slice is the one with the most enhancing tumour. `image` is (4, X, Y, Z) float, z-scored, in RAS orientation,
+    `labels` (X, Y, Z) integers of the schema.
     """
     slice_idx = largest_slice(labels[None] == schema.enhancing)
     t1gd = image[CHANNELS.index("T1gd")]
@@ -135,10 +116,10 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
             axis.contour(mask, levels=[0.5], colors=[TISSUE_COLORS[tissue]], linewidths=1.4)
         values = t1gd[labels == value].numpy()
         if values.size:
-            bins = np.linspace(-3, 5, 60).tolist()
             axes[4].hist(
-                values, bins=bins, density=True, histtype="step", lw=1.8, color=TISSUE_COLORS[tissue], label=str(value)
-            )
+                values, bins=np.linspace(-3, 5, 60).tolist(), density=True, histtype="step", lw=1.8,
+                color=TISSUE_COLORS[tissue], label=str(value),
+            )  # fmt: skip
     axes[4].set(title="T1gd by label", xlabel="z-score", yticks=[], facecolor=DARK)
     axes[4].legend(title="label", labelcolor="white", facecolor=DARK, fontsize=8).get_title().set_color("white")
     return figure
@@ -163,8 +144,7 @@ def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
 
 def _panels(count: int, *, title: str, slice_idx: int) -> tuple[Figure, Sequence[Axes]]:
     figure, axes = plt.subplots(1, count, figsize=(WIDTH_PER_PANEL * count, 3.6), layout="constrained")
-    heading = f"{title}  slice {slice_idx}".strip()
-    figure.suptitle(f"{heading}\n{ORIENTATION}", fontsize=10)
+    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", fontsize=10)
     return figure, axes
 
 
@@ -190,9 +170,6 @@ def _fill(grey: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 
 def _add_legend(figure: Figure) -> None:
-    handles = [
-        Line2D([], [], color=r.color, lw=3, label=f"{r.name} ({r.title.replace('-', ' ').lower()})") for r in REGIONS
-    ]
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, facecolor=DARK)
-    for text in legend.get_texts():
-        text.set_color("white")
+    names = [f"{region.name} ({region.title.replace('-', ' ').lower()})" for region in REGIONS]
+    lines = [Line2D([], [], color=region.color, lw=3) for region in REGIONS]
+    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9, facecolor=DARK, labelcolor="white")

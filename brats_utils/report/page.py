@@ -59,14 +59,11 @@ class ReportCase:
 
     def __post_init__(self) -> None:
         shape = self.image.shape[1:]
-        for name, tensor, count in (
-            ("image", self.image, 4),
-            ("truth", self.truth, 3),
-            ("prediction", self.prediction, 3),
-        ):
-            if tensor.shape != (count, *shape):
+        for name, count in (("image", 4), ("truth", 3), ("prediction", 3)):
+            found, expected = tuple(getattr(self, name).shape), (count, *shape)
+            if found != expected:
                 raise ValueError(
-                    f"{self.case_id}: found {name} of shape {tuple(tensor.shape)}, expected {(count, *shape)}. "
+                    f"{self.case_id}: found {name} of shape {found}, expected {expected}. "
                     "Give image, truth and prediction on one grid."
                 )
 
@@ -139,9 +136,7 @@ def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     """Crop a case to the brain and pack it: a JPEG mosaic a channel, one PNG for all masks."""
     box = find_box((case.image != 0).any(0) | case.truth.any(0) | case.prediction.any(0))
     image, masks = case.image[:, *box], torch.cat([case.truth, case.prediction])[:, *box].cpu().numpy()
-    bits = (
-        sum(mask.astype(np.uint8) << place for place, mask in enumerate(masks)) * 4
-    )  # apart, whatever the decoder rounds
+    bits = 4 * np.packbits(masks, axis=0, bitorder="little")[0]  # apart, whatever the decoder rounds
     width, height, depth = image.shape[1:]
     busiest = [int(masks.sum(axis=(0, *axes)).argmax()) for axes in ((2, 3), (1, 3), (1, 2))]
     row = scores[scores["case_id"].astype(str) == case.case_id]

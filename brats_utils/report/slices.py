@@ -37,27 +37,14 @@ def window_volume(image: torch.Tensor, slices: Sequence[int] | None = None) -> n
 
 
 def select_slices(volume: np.ndarray, slices: Sequence[int]) -> np.ndarray:
-    """Copy some slices so that each lies in one piece in memory: cutting them is then quick.
-
-    Args:
-        volume: (..., X, Y, Z).
-        slices: indices along Z.
-
-    Returns:
-        (..., X, Y, N), N slices.
-    """
+    """Copy N slices of (..., X, Y, Z) to (..., X, Y, N), each in one piece in memory: cutting them is then quick."""
     return np.moveaxis(np.stack([volume[..., index] for index in slices]), 0, -1)
 
 
 def upright_slice(volume: np.ndarray, slice_idx: int) -> np.ndarray:
-    """Cut an axial slice and turn it the way radiologists look at it.
+    """Cut an axial slice out of (..., X, Y, Z) in RAS orientation and turn it the way radiologists look at it.
 
-    Args:
-        volume: (..., X, Y, Z) in RAS orientation.
-        slice_idx: index along Z, 0 at the neck.
-
-    Returns:
-        (..., Y, X): rows from anterior to posterior, columns from the patient's right to left.
+    Gives (..., Y, X): rows from anterior to posterior, columns from the patient's right to left. Slice 0 is at the neck.
     """
     axial = volume[..., slice_idx]
     return np.ascontiguousarray(np.swapaxes(axial[..., ::-1, ::-1], -1, -2))
@@ -83,13 +70,6 @@ def tumour_slices(regions: torch.Tensor, *, margin: int = 2, stride: int = 1) ->
 
 
 def largest_slice(regions: torch.Tensor) -> int:
-    """Find the axial slice with the most tumour.
-
-    Args:
-        regions: (R, X, Y, Z) bool.
-
-    Returns:
-        Index along Z; the middle slice where there is no tumour.
-    """
+    """Find the axial slice of (R, X, Y, Z) bool with the most tumour; the middle one where there is none."""
     area = regions.any(0).sum(dim=(0, 1))
     return int(area.argmax()) if int(area.max()) > 0 else regions.shape[-1] // 2
