@@ -1,14 +1,22 @@
-"""What is written for readers: links that lead somewhere, and nothing left to fill in."""
+"""What is written for readers: links that lead somewhere, nothing left to fill in, and claims that the library bears out."""
 
+import ast
+import json
 import re
+from itertools import product
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from brats_utils.cases.layouts import find_cases
+from brats_utils.labels import MSD, REGIONS, SCHEMAS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 TEXTS = [*sorted(REPOSITORY.glob("README*.md")), *DOCS, *sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
+INPUTS = (REPOSITORY / "docs/inference.md").read_text()
+TREES = re.findall(r"```text\n(\S+)/\n([^`]*)```\n\nSaid: `([^`]*)`", INPUTS)
 
 
 def read_prose(path):
@@ -37,3 +45,51 @@ def test_nothing_is_left_to_fill_in(path):
 def test_a_lone_word_in_capitals_and_a_marker_are_placeholders_but_a_file_name_is_none():
     assert find_placeholders("Text.\n\nTABLE\n\nMore XXX.") == ["XXX", "TABLE"]
     assert find_placeholders("A `DIR`, MRI and\nRAS.") == []
+
+
+def list_files(tree):
+    """Paths of a tree, with `{a,b}` spelt out."""
+    for line in tree.split():
+        parts = [part.split(",") for part in re.split(r"[{}]", line)]
+        yield from map("".join, product(*parts))
+
+
+def describe(files):
+    """A dataset.json such as these files would have."""
+    channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+    if any("_0000" in file for file in files):
+        return {"channel_names": channels, "labels": {name: value for value, name in MSD.tissues.items()}}
+    labels = [file for file in files if "label" in file]
+    training = [{"image": label.replace("label", "image"), "label": label} for label in labels]
+    tests = [file for file in files if file.startswith("imagesTs")]
+    return {"modality": channels, "labels": MSD.tissues, "training": training, "test": tests}
+
+
+@pytest.mark.parametrize(("name", "tree", "said"), TREES, ids=[name for name, *_ in TREES])
+def test_a_folder_that_looks_as_the_docs_show_is_found_with_the_line_they_give(name, tree, said, tmp_path, capsys):
+    files, folder = list(list_files(tree)), tmp_path / name
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(describe(files)) if file == "dataset.json" else "")
+    schema = None if "dataset.json" in files else SCHEMAS[re.search(r"numbered as (\w+)", said)[1]]
+    find_cases(folder, schema=schema)
+    assert capsys.readouterr().out.strip().endswith(said)
+
+
+def test_the_table_of_numberings_is_that_of_the_library():
+    rows = re.findall(r"^\| `(\w+)` \|.*\|([\d, ]+)\|([\d, ]+)\|([\d, ]+)\|$", INPUTS, re.MULTILINE)
+    listed = {name: tuple(tuple(map(int, cell.split(","))) for cell in cells) for name, *cells in rows}
+    assert [region.name for region in REGIONS] == ["TC", "WT", "ET"]
+    assert listed == {name: tuple(map(tuple, map(sorted, s.region_values))) for name, s in SCHEMAS.items()}
+
+
+def test_imports_go_the_one_way_that_contributing_gives():
+    line = re.search(r"^Imports go one way.*?: (.*)\.$", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    order = re.findall(r"`(\w+)`", line[1])
+    library = REPOSITORY / "brats_utils"
+    for path in library.rglob("*.py"):
+        room = path.relative_to(library).parts[0].removesuffix(".py")
+        imported = [n.module or "" for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        before = {module.split(".")[1] for module in imported if module.startswith("brats_utils.")} - {room}
+        if not room.startswith("__"):
+            assert before <= set(order[: order.index(room)]), f"{path.name} imports what comes after it"
