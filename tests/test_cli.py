@@ -89,7 +89,7 @@ def test_evaluate_asks_how_the_labels_of_a_folder_of_patients_are_numbered(phant
         "--out",
         str(tmp_path / "out"),
     ]
-    assert "expected --schema with one of msd, brats2021, brats2023" in refused(capsys, *command)
+    assert "expected label_schema, or --schema with one of msd, brats2021, brats2023" in refused(capsys, *command)
     main([*command, "--schema", "msd"])
     assert pd.read_csv(tmp_path / "out/cases.csv")["case_id"].tolist() == ["one"]
 
@@ -138,9 +138,9 @@ def test_missing_checkpoint_is_one_sentence_and_no_traceback(phantom_dir, tmp_pa
 
 
 def test_the_librarys_sentence_is_shown_and_not_its_cause(checkpoint, tmp_path, capsys):
-    (tmp_path / "dataset.json").write_text("{}")
+    (tmp_path / "dataset.json").write_text("[]")
     command = ("evaluate", "--checkpoint", checkpoint, "--data", tmp_path, "--out", tmp_path / "out")
-    assert "Expected MSD's keys, with image and label." in refused(capsys, *command)
+    assert "Expected MSD's or nnU-Net's keys; copy it again." in refused(capsys, *command)
     command = ("export", "--checkpoint", checkpoint, "--out", tmp_path / "dataset.json/sub")
     assert "could not be written" in refused(capsys, *command)
 

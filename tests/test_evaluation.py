@@ -1,4 +1,6 @@
-"""A label is compared with the scan voxel by voxel, so it must lie on it."""
+"""A predictor is scored on what can be used, all of it, and an earlier evaluation is kept until then."""
+
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -6,11 +8,10 @@ import pytest
 import torch
 
 from brats_utils import evaluation
-from brats_utils.cases.layouts import LabelledScan
-from brats_utils.cases.reader import ScanError
-from brats_utils.cases.truth import load_truth
+from brats_utils.cases.case import Case, CaseError
 from brats_utils.evaluation import evaluate_cases, format_summary, predict_case, tabulate_summary
-from brats_utils.labels import MSD, LabelError, labels_to_regions
+from brats_utils.inference import Prediction
+from brats_utils.labels import MSD, REGIONS, LabelError, labels_to_regions
 from brats_utils.metrics import score_row, summarise_scores
 
 SHAPE = (12, 14, 10)
@@ -22,92 +23,77 @@ TRUTH = labels_to_regions(torch.from_numpy(LABELS), MSD)
 @pytest.fixture
 def case(tmp_path):
     """A scan, and its label on the same grid."""
-    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 4), np.float32), AFFINE), tmp_path / "scan.nii.gz")
+    scan = np.random.default_rng(0).random((*SHAPE, 4)).astype(np.float32)
+    nib.save(nib.Nifti1Image(scan, AFFINE), tmp_path / "scan.nii.gz")
     nib.save(nib.Nifti1Image(LABELS, AFFINE), tmp_path / "label.nii.gz")
-    return LabelledScan("one", tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz")
+    return Case("one", (tmp_path / "scan.nii.gz",), tmp_path / "label.nii.gz", MSD)
 
 
-def turn(image, codes):
-    wanted = nib.orientations.axcodes2ornt(codes)
-    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
-
-
-@pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SLA"])
-def test_a_label_whose_axes_run_otherwise_is_turned_onto_the_scan(case, codes):
-    nib.save(turn(nib.load(case.label), codes), case.label)
-    assert torch.equal(load_truth(case, schema=MSD), TRUTH)
-
-
-def test_a_fourth_axis_of_one_is_left_out(case):
-    nib.save(nib.Nifti1Image(LABELS[..., None], AFFINE), case.label)
-    assert torch.equal(load_truth(case, schema=MSD), TRUTH)
-
-
-@pytest.mark.parametrize("affine", [None, np.eye(4)], ids=["no code", "identity"])
-def test_a_label_without_a_position_is_taken_as_it_lies(case, affine):
-    nib.save(nib.Nifti1Image(LABELS, affine), case.label)
-    assert torch.equal(load_truth(case, schema=MSD), TRUTH)
-
-
-def test_rounding_in_a_header_is_no_other_grid(case):
-    nib.save(nib.Nifti1Image(LABELS, AFFINE + 1e-3), case.label)
-    assert torch.equal(load_truth(case, schema=MSD), TRUTH)
-
-
-@pytest.mark.parametrize("position", [True, False])
-def test_a_label_of_another_shape_than_the_scan_names_both_files(case, position):
-    nib.save(nib.Nifti1Image(LABELS[1:], AFFINE if position else None), case.label)
-    with pytest.raises(
-        LabelError, match=r"label\.nii\.gz: .* \(11, 14, 10\), expected \(12, 14, 10\) as in .*scan\.nii"
-    ):
-        load_truth(case, schema=MSD)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [lambda affine: affine @ np.diag([1, 1, 2, 1]), lambda affine: affine + 5 * (np.arange(4) == 3)],
-    ids=["voxel size", "place"],
-)
-def test_a_label_on_another_grid_is_refused(case, change):
-    nib.save(nib.Nifti1Image(LABELS, change(AFFINE)), case.label)
-    with pytest.raises(LabelError, match=r"label\.nii\.gz: found a label at another position .* than .*scan\.nii\.gz"):
-        load_truth(case, schema=MSD)
-
-
-def test_a_damaged_label_is_named(case):
-    case.label.write_bytes(case.label.read_bytes()[:400])
-    with pytest.raises(OSError, match=r"label\.nii\.gz: cannot be read"):
-        load_truth(case, schema=MSD)
+def fail(*arguments):
+    pytest.fail("predicted first")
 
 
 def test_a_wrong_label_is_noticed_before_the_prediction(case, monkeypatch):
-    monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
+    monkeypatch.setattr(evaluation, "predict_scan", fail)
     nib.save(nib.Nifti1Image(LABELS, 2 * AFFINE), case.label)
     with pytest.raises(LabelError, match="another position"):
-        predict_case(None, case, truth_schema=MSD)
+        predict_case(None, case)
 
 
 def test_all_labels_are_checked_before_the_first_prediction(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
+    monkeypatch.setattr(evaluation, "predict_scan", fail)
     nib.save(nib.Nifti1Image(LABELS + 4, AFFINE), tmp_path / "other.nii.gz")
-    cases = [case, LabelledScan("two", case.image, tmp_path / "other.nii.gz")]
+    other = replace(case, case_id="two", label=tmp_path / "other.nii.gz")
     with pytest.raises(LabelError, match=r"other\.nii\.gz: found label values"):
-        evaluate_cases(None, cases, tmp_path / "out", truth_schema=MSD)
+        evaluate_cases(None, [case, other], tmp_path / "out")
 
 
 def test_all_scans_are_opened_before_the_first_prediction(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "predict_scan", lambda *arguments: pytest.fail("predicted first"))
-    scans = [case.image, case.image, case.image, tmp_path / "t2.nii.gz"]
-    with pytest.raises(ScanError, match=r"^two: .*t2\.nii\.gz: not found"):
-        evaluate_cases(None, [case, LabelledScan("two", scans, case.label)], tmp_path / "out", truth_schema=MSD)
+    monkeypatch.setattr(evaluation, "predict_scan", fail)
+    bad = [replace(case, case_id=name, images=(tmp_path / f"{name}.nii.gz",)) for name in ("two", "three", "four")]
+    with pytest.raises(CaseError, match=r"two\.nii\.gz: not found.* Nor can these be used: three, four\."):
+        evaluate_cases(None, [case, *bad], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-def test_an_evaluation_that_breaks_off_leaves_no_scores_of_an_earlier_one(case, tmp_path):
-    (tmp_path / "cases.csv").write_text("old")
-    (tmp_path / "summary.json").write_text("old")
-    with pytest.raises(ScanError, match="holds one value everywhere"):
-        evaluate_cases(None, [case], tmp_path, truth_schema=MSD)
-    assert not {"cases.csv", "summary.json"} & {path.name for path in tmp_path.iterdir()}
+def read_folder(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """An evaluation of another case."""
+    (tmp_path / "out/predictions").mkdir(parents=True)
+    for name in ("cases.csv", "summary.json", "predictions/before.nii.gz"):
+        (tmp_path / "out" / name).write_text("old")
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, CaseError])
+def test_an_evaluation_that_breaks_off_leaves_the_earlier_one_as_it_was(case, earlier, monkeypatch, error):
+    before = read_folder(earlier)
+
+    def break_off(*arguments):
+        raise error("enough")
+
+    monkeypatch.setattr(evaluation, "predict_scan", break_off)
+    with pytest.raises(error):
+        evaluate_cases(None, [case], earlier)
+    assert read_folder(earlier) == before
+    assert sorted(path.name for path in earlier.iterdir()) == ["cases.csv", "predictions", "summary.json"]
+
+
+def test_a_whole_evaluation_takes_the_place_of_the_earlier_one(case, earlier, monkeypatch):
+    def know_the_truth(predictor, scan):
+        trust = {region.name: 1.0 for region in REGIONS}
+        brain = torch.ones(SHAPE, dtype=torch.bool)
+        return Prediction(scan.regions.float(), None, scan.label, scan.regions, brain, trust, voxel_ml=1.0)
+
+    monkeypatch.setattr(evaluation, "predict_scan", know_the_truth)
+    table, _ = evaluate_cases(None, [case], earlier)
+    assert table[["case_id", "dice_WT"]].to_numpy().tolist() == [["one", 1.0]]
+    assert sorted(read_folder(earlier)) == ["cases.csv", "predictions/one.nii.gz", "summary.json"]
+    assert b"old" not in read_folder(earlier).values()
 
 
 @pytest.mark.parametrize(("count", "interval"), [(2, "too few cases"), (3, "1.000 to 1.000")])
@@ -119,6 +105,7 @@ def test_summary_of_few_cases_gives_no_interval(count, interval):
     assert all(line.index(interval) == heading.index("95%") for line in lines)
 
 
-def test_a_case_whose_scan_is_refused_is_named(case):
-    with pytest.raises(ScanError, match=r"^one: .* holds one value everywhere"):
-        predict_case(None, case, truth_schema=MSD)
+def test_a_scan_that_is_refused_is_named(case):
+    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 4), np.float32), AFFINE), case.images[0])
+    with pytest.raises(CaseError, match=r"scan\.nii\.gz: FLAIR holds one value everywhere"):
+        predict_case(None, case)

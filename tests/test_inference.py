@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from brats_utils.cases.case import Case
+from brats_utils.cases.reader import read_case
 from brats_utils.inference import (
     MIN_TUMOUR_ML,
     Predictor,
@@ -42,6 +44,10 @@ def predictor(*models, **changes):
     return Predictor(tuple(models) or (Threshold(),), **settings)
 
 
+def predict_files(predictor, *files):
+    return predict_scan(predictor, read_case(Case("one", files)))
+
+
 def write_scan(folder, affine, *, shape=(24, 28, 20), name="scan.nii.gz"):
     """Write a 4D scan: a brain in air, with a bright box off its centre; return its path and the box."""
     image = np.zeros((*shape, 4), dtype=np.float32)
@@ -64,7 +70,7 @@ def affine_of(codes, spacing=(1.0, 1.0, 1.0), rotation=0.0):
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
 def test_prediction_lands_on_the_voxels_it_was_made_from(tmp_path, codes):
     path, box = write_scan(tmp_path, affine_of(codes))
-    labels = predict_scan(predictor(), path).labels
+    labels = predict_files(predictor(), path).labels
     assert labels.shape == box.shape
     assert np.array_equal(labels.numpy() == MSD.edema, box)
 
@@ -72,14 +78,14 @@ def test_prediction_lands_on_the_voxels_it_was_made_from(tmp_path, codes):
 @pytest.mark.parametrize(("spacing", "rotation"), [((1, 1, 3), 0.0), ((0.8, 0.8, 0.8), 0.0), ((1, 1, 1), 0.3)])
 def test_anisotropic_and_oblique_scans_keep_their_grid(tmp_path, spacing, rotation):
     path, box = write_scan(tmp_path, affine_of("LPS", spacing, rotation))
-    found = predict_scan(predictor(), path).labels.numpy() == MSD.edema
+    found = predict_files(predictor(), path).labels.numpy() == MSD.edema
     assert 2 * (found & box).sum() / (found.sum() + box.sum()) > 0.8
 
 
 @pytest.mark.parametrize("spacing_mm", [0.5, 2.0])
 def test_a_network_of_other_voxel_size_predicts_on_the_scans_grid(tmp_path, spacing_mm):
     path, box = write_scan(tmp_path, affine_of("LPS"))
-    found = predict_scan(predictor(spacing_mm=spacing_mm), path).labels.numpy() == MSD.edema
+    found = predict_files(predictor(spacing_mm=spacing_mm), path).labels.numpy() == MSD.edema
     assert 2 * (found & box).sum() / (found.sum() + box.sum()) > 0.8
 
 
@@ -126,7 +132,7 @@ def test_regions_are_nested():
 
 def test_labels_come_in_the_numbering_asked_for(tmp_path):
     path, box = write_scan(tmp_path, affine_of("RAS"))
-    labels = predict_scan(predictor(schema=BRATS_2021), path).labels
+    labels = predict_files(predictor(schema=BRATS_2021), path).labels
     assert np.array_equal(labels.numpy() == BRATS_2021.edema, box)
 
 
@@ -136,7 +142,7 @@ def test_four_files_give_the_prediction_of_one(tmp_path):
     four = [tmp_path / f"{index}.nii.gz" for index in range(4)]
     for index, target in enumerate(four):
         nib.save(nib.Nifti1Image(scan.get_fdata()[..., index].astype(np.float32), scan.affine), target)
-    assert torch.equal(predict_scan(predictor(), four).labels, predict_scan(predictor(), path).labels)
+    assert torch.equal(predict_files(predictor(), *four).labels, predict_files(predictor(), path).labels)
 
 
 def test_window_smaller_than_the_volume_gives_the_same_answer():
@@ -158,8 +164,8 @@ def test_flips_change_the_answer_and_are_undone():
 
 def test_spread_is_where_the_flips_disagree(tmp_path):
     path, _ = write_scan(tmp_path, affine_of("RAS"))
-    assert predict_scan(predictor(LeftIsTumour()), path).spread is None
-    spread = predict_scan(predictor(LeftIsTumour(), flips=True), path).spread
+    assert predict_files(predictor(LeftIsTumour()), path).spread is None
+    spread = predict_files(predictor(LeftIsTumour(), flips=True), path).spread
     assert spread is not None
     assert float(spread[1, 12, 14, 10]) == pytest.approx(0.5, abs=0.01)
     assert float(spread[2].max()) == pytest.approx(0, abs=1e-3)
@@ -167,15 +173,15 @@ def test_spread_is_where_the_flips_disagree(tmp_path):
 
 def test_an_ensemble_averages_probabilities(tmp_path):
     path, _ = write_scan(tmp_path, affine_of("RAS"))
-    alone = [predict_scan(predictor(model), path).probabilities for model in (Threshold(), LeftIsTumour())]
-    together = predict_scan(predictor(Threshold(), LeftIsTumour()), path).probabilities
+    alone = [predict_files(predictor(model), path).probabilities for model in (Threshold(), LeftIsTumour())]
+    together = predict_files(predictor(Threshold(), LeftIsTumour()), path).probabilities
     torch.testing.assert_close(together, (alone[0] + alone[1]) / 2)
 
 
 def test_a_cropped_scan_gives_the_same_labels_as_the_whole(tmp_path):
     path, _ = write_scan(tmp_path, affine_of("LPS"))
-    whole = predict_scan(predictor(), path).labels
+    whole = predict_files(predictor(), path).labels
     nib.save(nib.load(path).slicer[3:-3, 3:-3, 3:-3], tmp_path / "cropped.nii.gz")
-    cropped = predict_scan(predictor(), tmp_path / "cropped.nii.gz").labels
+    cropped = predict_files(predictor(), tmp_path / "cropped.nii.gz").labels
     assert torch.equal(cropped, whole[3:-3, 3:-3, 3:-3])
     assert cropped.any()

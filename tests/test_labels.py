@@ -1,24 +1,16 @@
-import json
-
 import pytest
 import torch
 
 from brats_utils.labels import (
-    BRATS_2021,
-    BRATS_2023,
+    BRATS_2024,
+    BRATS_PEDS,
     MSD,
     SCHEMAS,
     LabelError,
-    check_dataset_json,
     check_label_values,
     labels_to_regions,
     regions_to_labels,
 )
-
-DATASET_JSON = {
-    "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-    "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
-}
 
 
 def test_msd_regions_are_those_of_dataset_json():
@@ -39,7 +31,7 @@ def test_the_same_tissue_gives_the_same_regions_in_every_schema():
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_labels_survive_the_way_to_regions_and_back(schema):
-    values = torch.tensor(sorted(schema.tissues))
+    values = torch.tensor([0, schema.edema, schema.necrotic, schema.enhancing])
     labels = values[torch.randint(4, (5, 5, 5), generator=torch.Generator().manual_seed(0))]
     assert torch.equal(regions_to_labels(labels_to_regions(labels, schema), schema).long(), labels)
 
@@ -52,43 +44,27 @@ def test_regions_from_any_masks_are_nested():
     assert torch.equal(whole, masks.any(0))
 
 
-def test_unlisted_label_is_refused_and_the_fitting_schema_named():
-    with pytest.raises(LabelError, match=r"case\.nii.*\[4\].*brats2021: set label_schema to it, or --schema"):
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [(BRATS_2024, [[1, 3], [1, 2, 3], [3]]), (BRATS_PEDS, [[1, 2, 3], [1, 2, 3, 4], [1]])],
+    ids=["a cavity is no tumour", "a cyst is core"],
+)
+def test_regions_of_the_numberings_with_a_fifth_tissue(schema, expected):
+    labels = torch.arange(5).reshape(5, 1, 1)
+    assert [mask.flatten().nonzero().flatten().tolist() for mask in labels_to_regions(labels, schema)] == expected
+
+
+def test_unlisted_label_is_refused_and_all_that_it_may_mean_is_named():
+    meanings = "4 is enhancing tumour in brats2021, resection cavity in brats2024, edema in brats_peds"
+    with pytest.raises(LabelError, match=rf"case\.nii.*\[4\].*{meanings}\. .* set label_schema to it, or --schema"):
         check_label_values([0, 1, 2, 4], MSD, source="case.nii")
+
+
+def test_a_label_of_no_schema_gets_no_advice_to_choose_another():
+    with pytest.raises(LabelError, match=r"case\.nii.*\[7\].* No known schema has 7\.$"):
+        check_label_values([0, 7], MSD, source="case.nii")
 
 
 def test_many_values_are_listed_in_part():
     with pytest.raises(LabelError, match=r"found label values \[0\.1, 0\.2, 0\.3, 0\.4, 0\.5, \.\.\.\], expected"):
         check_label_values([0, *(index / 10 for index in range(1, 10))], MSD, source="case.nii")
-
-
-def test_dataset_json_of_msd_is_accepted():
-    check_dataset_json(DATASET_JSON, MSD, source="dataset.json")
-
-
-@pytest.mark.parametrize("schema", [BRATS_2021, BRATS_2023], ids=lambda schema: schema.name)
-def test_dataset_json_of_another_schema_is_refused(schema):
-    with pytest.raises(LabelError, match="describes msd: set label_schema to it, or --schema"):
-        check_dataset_json(DATASET_JSON, schema, source="dataset.json")
-
-
-def test_swapped_labels_in_dataset_json_are_refused():
-    swapped = DATASET_JSON["labels"] | {"2": "enhancing tumour", "3": "non-enhancing tumor"}
-    with pytest.raises(LabelError, match="no known schema"):
-        check_dataset_json(DATASET_JSON | {"labels": swapped}, MSD, source="dataset.json")
-
-
-def test_wrong_channel_order_is_refused():
-    swapped = {"0": "FLAIR", "1": "t1gd", "2": "T1w", "3": "T2w"}
-    with pytest.raises(LabelError, match=r"found channels \['FLAIR', 't1gd'"):
-        check_dataset_json(DATASET_JSON | {"modality": swapped}, MSD, source="dataset.json")
-
-
-def test_dataset_json_without_labels_is_refused():
-    with pytest.raises(LabelError, match="under 'labels'"):
-        check_dataset_json({"modality": DATASET_JSON["modality"]}, MSD, source="dataset.json")
-
-
-def test_the_released_dataset_json_is_accepted(real_dir):
-    document = json.loads((real_dir / "msd/Task01_BrainTumour/dataset.json").read_text())
-    check_dataset_json(document, MSD, source="dataset.json")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brats_utils.cases.split import load_cases
+from brats_utils.cases.layouts import find_cases
 from brats_utils.labels import MSD
 from brats_utils.loading import (
     EpochBatches,
@@ -19,12 +19,12 @@ from brats_utils.transforms import build_cached_transform, build_eval_transform,
 
 @pytest.fixture
 def cases(phantom_dir):
-    return load_cases(phantom_dir, schema=MSD)
+    return find_cases(phantom_dir)
 
 
 def build_patches(cases, **settings):
     transforms = {
-        "cached": build_cached_transform(4.0, schema=MSD),
+        "cached": build_cached_transform(4.0),
         "on_the_fly": build_train_transform((16, 16, 16), schema=MSD, appearance="strong"),
     }
     return build_dataset(cases, **transforms, **settings)
@@ -32,7 +32,7 @@ def build_patches(cases, **settings):
 
 @pytest.mark.parametrize("cache", ["ram", "disk", "none"])
 def test_every_cache_gives_the_same_cases(cases, tmp_path, cache):
-    parts = {"cached": build_cached_transform(4.0, schema=MSD), "on_the_fly": build_eval_transform(MSD)}
+    parts = {"cached": build_cached_transform(4.0), "on_the_fly": build_eval_transform(MSD)}
     cached = build_dataset(cases[:1], **parts, cache=cache, cache_dir=tmp_path)
     plain = build_dataset(cases[:1], **parts, cache="none")
     for _ in range(2):  # the second visit comes from the cache
@@ -42,7 +42,7 @@ def test_every_cache_gives_the_same_cases(cases, tmp_path, cache):
 
 def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
     def shape(spacing_mm):
-        transforms = {"cached": build_cached_transform(spacing_mm, schema=MSD), "on_the_fly": build_eval_transform(MSD)}
+        transforms = {"cached": build_cached_transform(spacing_mm), "on_the_fly": build_eval_transform(MSD)}
         return build_dataset(cases[:1], **transforms, cache="disk", cache_dir=tmp_path)[0]["image"].shape
 
     assert shape(4.0) != shape(8.0)
@@ -52,7 +52,7 @@ def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
 
 def test_loader_gives_patches_with_the_ids_of_their_cases(cases):
     random_part = build_train_transform((16, 16, 16), schema=MSD, appearance="strong")
-    dataset = build_dataset(cases[:3], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=random_part)
+    dataset = build_dataset(cases[:3], cached=build_cached_transform(4.0), on_the_fly=random_part)
     batches = list(build_train_loader(dataset, batch_size=2, num_workers=0, seed=0))
     assert len(batches) == 1
     assert batches[0]["image"].shape == (2, 4, 16, 16, 16)
@@ -112,16 +112,14 @@ def test_more_processes_than_cases_are_refused():
 
 
 def test_each_case_is_validated_by_one_process_only(cases):
-    dataset = build_dataset(
-        cases[:3], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=build_eval_transform(MSD)
-    )
+    dataset = build_dataset(cases[:3], cached=build_cached_transform(4.0), on_the_fly=build_eval_transform(MSD))
     loaders = [build_eval_loader(dataset, num_workers=0, rank=rank, world_size=4) for rank in range(4)]
     ids = [batch["case_id"][0] for loader in loaders for batch in loader]
     assert sorted(ids) == [case.case_id for case in cases[:3]]
 
 
 def test_no_case_to_validate_on_is_refused():
-    dataset = build_dataset([], cached=build_cached_transform(4.0, schema=MSD), on_the_fly=build_eval_transform(MSD))
+    dataset = build_dataset([], cached=build_cached_transform(4.0), on_the_fly=build_eval_transform(MSD))
     with pytest.raises(ValueError, match=r"no case to validate on, expected one at least\. Give data with three"):
         build_eval_loader(dataset, num_workers=0)
 

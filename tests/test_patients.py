@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brats_utils.cases.layouts import find_labelled_patients, find_patients
-from brats_utils.cases.reader import ScanError
+from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.layouts import find_cases
 from brats_utils.inference import build_predictor, predict_scan
+from brats_utils.labels import MSD
 from brats_utils.patients import prediction as patients
 from brats_utils.patients.prediction import predict_patient, predict_patients
 from brats_utils.saving.checkpoints import load_checkpoint
@@ -26,17 +27,18 @@ def predictor(checkpoint):
 @pytest.fixture(scope="module")
 def result(predictor, phantom_dir, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("patient") / "out"
-    scan = phantom_dir / "imagesTr/PHANTOM_001.nii.gz"
-    return out_dir, scan, predict_patient(predictor, scan, out_dir, name="one")
+    case = Case("one", (phantom_dir / "imagesTr/PHANTOM_001.nii.gz",))
+    return out_dir, case, predict_patient(predictor, case, out_dir)
 
 
 def test_every_volume_lies_on_the_scan(result):
-    out_dir, scan, _ = result
+    out_dir, case, _ = result
     shapes = {path.name: nib.load(path).shape for path in out_dir.glob("*.nii.gz")}
-    grid = nib.load(scan).shape[:3]
+    scan = nib.load(case.images[0])
+    grid = scan.shape[:3]
     three = dict.fromkeys(("regions.nii.gz", "probabilities.nii.gz", "uncertainty.nii.gz"), (*grid, 3))
     assert shapes == {"segmentation.nii.gz": grid} | three
-    assert all(np.array_equal(nib.load(path).affine, nib.load(scan).affine) for path in out_dir.glob("*.nii.gz"))
+    assert all(np.array_equal(nib.load(path).affine, scan.affine) for path in out_dir.glob("*.nii.gz"))
 
 
 def test_probabilities_regions_and_labels_tell_the_same_story(result):
@@ -59,46 +61,46 @@ def test_what_was_written_can_be_read_by_a_machine_and_by_a_person(result):
 
 
 def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):
-    out_dir, scan, content = result
-    with pytest.raises(ScanError, match="found an earlier prediction"):
-        predict_patient(predictor, scan, out_dir, name="two")
+    out_dir, case, content = result
+    with pytest.raises(CaseError, match="found an earlier prediction"):
+        predict_patient(predictor, replace(case, case_id="two"), out_dir)
     assert json.loads((out_dir / "prediction.json").read_text()) == content
 
 
 def test_a_segmentation_that_is_not_ours_is_not_overwritten_unasked(predictor, result, tmp_path):
     (tmp_path / "segmentation.nii.gz").write_text("by hand")
-    with pytest.raises(ScanError, match=r"found files of no prediction \(segmentation\.nii\.gz\), expected none"):
-        predict_patient(predictor, result[1], tmp_path, name="one")
+    with pytest.raises(CaseError, match=r"found files of no prediction \(segmentation\.nii\.gz\), expected none"):
+        predict_patient(predictor, result[1], tmp_path)
     assert (tmp_path / "segmentation.nii.gz").read_text() == "by hand"
 
 
 def test_a_prediction_that_breaks_off_leaves_what_was_there(result, predictor, tmp_path, monkeypatch):
-    out_dir, scan, _ = result
+    out_dir, case, _ = result
     shutil.copytree(out_dir, tmp_path / "out")
     fail_once(monkeypatch, KeyboardInterrupt(), at="plot_prediction")
     with pytest.raises(KeyboardInterrupt):
-        predict_patient(predictor, scan, tmp_path / "out", name="two", overwrite=True)
+        predict_patient(predictor, case, tmp_path / "out", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {
         path.name: path.read_bytes() for path in out_dir.iterdir()
     }
 
 
 def test_predictions_in_the_folders_of_the_scans_are_neither_scans_nor_labels(result, tmp_path):
-    out_dir, scan, _ = result
+    out_dir, case, _ = result
     shutil.copytree(out_dir, tmp_path / "one")
-    shutil.copy(scan, tmp_path / "one.nii.gz")
-    assert find_patients(tmp_path) == {"one": tmp_path / "one.nii.gz"}
+    shutil.copy(case.images[0], tmp_path / "one.nii.gz")
+    assert find_cases(tmp_path, labelled=False) == [Case("one", (tmp_path / "one.nii.gz",))]
     shutil.move(tmp_path / "one.nii.gz", tmp_path / "one/scan.nii.gz")
-    assert find_patients(tmp_path) == {"one": tmp_path / "one/scan.nii.gz"}
-    with pytest.raises(ScanError, match="found no labelled patient"):
-        find_labelled_patients(tmp_path)
+    assert find_cases(tmp_path, labelled=False) == [Case("one", (tmp_path / "one/scan.nii.gz",))]
+    with pytest.raises(CaseError, match="found no labelled patient"):
+        find_cases(tmp_path, schema=MSD)
 
 
 def test_overwriting_leaves_nothing_of_the_earlier_prediction(result, predictor, tmp_path):
-    out_dir, scan, _ = result
+    out_dir, case, _ = result
     shutil.copytree(out_dir, tmp_path / "out")
     assert (tmp_path / "out/uncertainty.nii.gz").is_file()
-    predict_patient(replace(predictor, flips=False), scan, tmp_path / "out", name="two", overwrite=True)
+    predict_patient(replace(predictor, flips=False), case, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out/uncertainty.nii.gz").exists()
 
 
@@ -182,5 +184,5 @@ def test_a_damaged_earlier_prediction_is_named(predictor, two_patients, tmp_path
 
 def test_a_table_that_is_not_ours_is_not_overwritten_unasked(predictor, two_patients):
     (two_patients / "patients.csv").write_text("patient,born\nA,1950\n")
-    with pytest.raises(ScanError, match=r"patients\.csv: found another table, expected none"):
+    with pytest.raises(CaseError, match=r"patients\.csv: found another table, expected none"):
         predict_patients(predictor, two_patients, two_patients)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.phantom import REAL, collect, measure
-from brats_utils.labels import CHANNELS, MSD, check_dataset_json
+from brats_utils.cases.dataset_json import read_channels, read_numbering
+from brats_utils.labels import CHANNELS, MSD
 from brats_utils.phantom import dataset as phantom
 from brats_utils.phantom.anatomy import draw_head, field_grid
 from brats_utils.phantom.dataset import PhantomCase, generate_case, generate_dataset
@@ -44,7 +45,8 @@ def contrast(case: PhantomCase, channel: int, value: int) -> float:
 
 def test_layout_and_dataset_json_are_those_of_msd(root: Path) -> None:
     document = json.loads((root / "dataset.json").read_text())
-    check_dataset_json(document, MSD, source="phantom")
+    assert read_channels(document, source="phantom") == list(CHANNELS)
+    assert read_numbering(document, MSD, source="phantom") == MSD
     assert document["modality"] == {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
     assert (
         (document["numTraining"], document["numTest"]) == (len(document["training"]), len(document["test"])) == (2, 1)
@@ -132,7 +134,7 @@ def test_the_same_phantom_is_reused_and_anything_else_refused(root: Path) -> Non
     same = {"num_training": 2, "num_test": 1, "spacing_mm": SPACING_MM}
     generate_dataset(root, **same)
     assert (root / "dataset.json").stat().st_mtime_ns == before
-    with pytest.raises(FileExistsError, match=r"found .*'seed': 0.* expected .*'seed': 1.* delete this one"):
+    with pytest.raises(FileExistsError, match=r"found .*'seed': 0.* expected .*'seed': 1.* move this one elsewhere"):
         generate_dataset(root, **same, seed=1)
     with pytest.raises(FileExistsError, match=r"no readable dataset\.json"):
         generate_dataset(root.parent, **same)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from monai.transforms import Compose
 
+from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import MSD, LabelError
 from brats_utils.transforms import (
     LabelsToRegionsd,
@@ -24,14 +26,18 @@ def write_case(folder, *, image=None, label=None, affine=None):
         label = np.zeros(image.shape[:3], dtype=np.uint8)
         label[6:12, 6:12, 6:10], label[7:11, 7:11, 7:9], label[8:10, 8:10, 8] = 1, 2, 3
     affine = np.eye(4) if affine is None else affine
-    files = {"image": folder / "image.nii.gz", "label": folder / "label.nii.gz"}
-    nib.save(nib.Nifti1Image(image, affine), files["image"])
-    nib.save(nib.Nifti1Image(label, affine), files["label"])
-    return {key: str(path) for key, path in files.items()}
+    case = Case("one", (folder / "image.nii.gz",), folder / "label.nii.gz", MSD)
+    for volume, path in zip((image, label), case.files, strict=True):
+        nib.save(nib.Nifti1Image(volume, affine), path)
+    return case
+
+
+def prepare(case, spacing_mm=1.0):
+    return build_preprocessing(spacing_mm)(read_case(case).tensors)
 
 
 def test_prepared_image_is_cropped_to_the_brain_and_z_scored(tmp_path):
-    case = build_preprocessing(1.0, schema=MSD)(write_case(tmp_path))
+    case = prepare(write_case(tmp_path))
     assert case["image"].shape == (4, 12, 16, 10)
     brain = case["image"].as_tensor()
     torch.testing.assert_close(brain.mean((1, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
@@ -39,7 +45,7 @@ def test_prepared_image_is_cropped_to_the_brain_and_z_scored(tmp_path):
 
 
 def test_spacing_halves_the_grid_and_keeps_labels_whole_numbers(tmp_path):
-    case = build_preprocessing(2.0, schema=MSD)(write_case(tmp_path))
+    case = prepare(write_case(tmp_path), spacing_mm=2.0)
     assert case["image"].shape[1:] == case["label"].shape[1:]
     assert all(abs(size - full / 2) <= 1 for size, full in zip(case["image"].shape[1:], (12, 16, 10), strict=True))
     assert set(case["label"].unique().tolist()) <= {0, 1, 2, 3}
@@ -48,46 +54,49 @@ def test_spacing_halves_the_grid_and_keeps_labels_whole_numbers(tmp_path):
 def test_orientation_of_the_file_does_not_matter(tmp_path):
     (tmp_path / "lps").mkdir()
     ras = write_case(tmp_path)
-    image, label = (np.asanyarray(nib.load(path).dataobj) for path in ras.values())
+    image, label = (np.asanyarray(nib.load(path).dataobj) for path in ras.files)
     affine = np.diag([-1.0, -1, 1, 1])
     affine[:2, 3] = [19, 23]
     lps = write_case(tmp_path / "lps", image=image[::-1, ::-1], label=label[::-1, ::-1], affine=affine)
-    first, second = (build_preprocessing(1.0, schema=MSD)(files) for files in (ras, lps))
+    first, second = (prepare(case) for case in (ras, lps))
     for key in ("image", "label"):
         torch.testing.assert_close(first[key].as_tensor(), second[key].as_tensor())
 
 
 def test_negative_intensities_are_brain_and_not_air(tmp_path):
     image = np.zeros((20, 24, 16, 4), dtype=np.float32)
-    image[4:16, 4:20, 4:14] = -5.0
+    image[4:16, 4:20, 4:14] = [-5.0, -6.0, -7.0, -8.0]
     image[4:16, 4:20, 4:8] = 5.0
-    assert build_preprocessing(1.0, schema=MSD)(write_case(tmp_path, image=image))["image"].shape == (4, 12, 16, 10)
+    assert prepare(write_case(tmp_path, image=image))["image"].shape == (4, 12, 16, 10)
+
+
+def prepare_and_fail(case):
+    """The error of the library behind the one that MONAI wraps around it."""
+    with pytest.raises(RuntimeError) as wrapped:
+        build_cached_transform(1.0)(case)
+    return wrapped.value.__cause__
 
 
 def test_three_channels_are_refused(tmp_path):
-    with pytest.raises(RuntimeError) as error:
-        build_preprocessing(1.0, schema=MSD)(write_case(tmp_path, image=np.ones((20, 24, 16, 3), dtype=np.float32)))
-    assert "found 3 channels" in str(error.value.__cause__)
+    error = prepare_and_fail(write_case(tmp_path, image=np.ones((20, 24, 16, 3), dtype=np.float32)))
+    assert isinstance(error, CaseError)
+    assert "found 3 channels" in str(error)
 
 
 def test_label_of_another_shape_is_refused(tmp_path):
-    label = np.zeros((20, 24, 15), dtype=np.uint8)
-    with pytest.raises(RuntimeError) as error:
-        build_preprocessing(1.0, schema=MSD)(write_case(tmp_path, label=label))
-    assert "found a label of shape (20, 24, 15), expected the image's (20, 24, 16)" in str(error.value.__cause__)
+    error = prepare_and_fail(write_case(tmp_path, label=np.zeros((20, 24, 15), dtype=np.uint8)))
+    assert "found a label of shape (20, 24, 15), expected (20, 24, 16) as in" in str(error)
 
 
 @pytest.mark.parametrize("value", [4, 2.7, -1, np.nan])
 def test_unlisted_label_value_is_refused_and_the_file_named(tmp_path, value):
-    label = np.full((20, 24, 16), value, dtype=np.float32)
-    with pytest.raises(RuntimeError) as error:
-        build_preprocessing(1.0, schema=MSD)(write_case(tmp_path, label=label))
-    assert isinstance(error.value.__cause__, LabelError)
-    assert f"label.nii.gz: found label values [{value:g}" in str(error.value.__cause__)
+    error = prepare_and_fail(write_case(tmp_path, label=np.full((20, 24, 16), value, dtype=np.float32)))
+    assert isinstance(error, LabelError)
+    assert f"label.nii.gz: found label values [{value:g}" in str(error)
 
 
 def test_cached_case_is_compact_and_becomes_a_training_patch(tmp_path):
-    cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
+    cached = build_cached_transform(1.0)(write_case(tmp_path))
     assert (cached["image"].dtype, cached["label"].dtype) == (torch.float16, torch.uint8)
     before = cached["image"].clone()
     (patch,) = build_train_transform((16, 16, 16), schema=MSD, appearance="strong")(cached)
@@ -99,7 +108,7 @@ def test_cached_case_is_compact_and_becomes_a_training_patch(tmp_path):
 
 
 def test_training_patches_differ_and_follow_the_seed(tmp_path):
-    cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
+    cached = build_cached_transform(1.0)(write_case(tmp_path))
     transform = build_train_transform((8, 8, 8), schema=MSD, appearance="strong")
 
     def draw(seed):
@@ -111,7 +120,7 @@ def test_training_patches_differ_and_follow_the_seed(tmp_path):
 
 
 def test_classic_appearance_is_one_factor_and_one_offset_for_all_voxels(tmp_path):
-    cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
+    cached = build_cached_transform(1.0)(write_case(tmp_path))
     transform = build_train_transform((16, 16, 16), schema=MSD, appearance="classic")
     (before,) = Compose(transform.transforms[:-2]).set_random_state(0)(cached)  # the same without the last two
     (after,) = transform.set_random_state(0)(cached)
@@ -124,7 +133,7 @@ def test_classic_appearance_is_one_factor_and_one_offset_for_all_voxels(tmp_path
 
 
 def test_evaluation_changes_nothing_but_the_labels(tmp_path):
-    cached = build_cached_transform(1.0, schema=MSD)(write_case(tmp_path))
+    cached = build_cached_transform(1.0)(write_case(tmp_path))
     case = build_eval_transform(MSD)(cached)
     assert torch.equal(case["image"], cached["image"].float())
     assert torch.equal(case["label"], LabelsToRegionsd("label", MSD)(cached)["label"])

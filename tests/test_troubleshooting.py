@@ -14,14 +14,14 @@ from test_training import make_state
 
 import brats_utils
 from brats_utils import colab
-from brats_utils.cases.split import Case, DataError, load_cases
+from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.layouts import find_cases
 from brats_utils.inference import predict_logits
-from brats_utils.labels import MSD
 from brats_utils.paths import write_text
 from brats_utils.phantom.dataset import generate_dataset
 from brats_utils.saving.resume import TrainingError, save_on_interrupt
 from brats_utils.training import train_step
-from brats_utils.transforms import build_preprocessing
+from brats_utils.transforms import build_cached_transform
 
 TESTS = Path(__file__).parent
 TABLE = TESTS.parent / "docs/troubleshooting.md"
@@ -35,7 +35,7 @@ ROWS = [
 def read_messages():
     """All text of the library, with what is filled in left out: f-strings come in pieces."""
     pieces = []
-    for path in Path(brats_utils.__file__).parent.glob("*.py"):
+    for path in Path(brats_utils.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 pieces.append(node.value)
@@ -59,19 +59,19 @@ def test_row_quotes_the_library_and_names_a_test_that_exists(row):
 
 
 def test_damaged_scans_of_a_data_set_are_named(phantom_dir, tmp_path):
-    case = load_cases(phantom_dir, schema=MSD)[0]
+    case = find_cases(phantom_dir)[0]
     cut = tmp_path / "CUT.nii.gz"
-    cut.write_bytes(case.image.read_bytes()[:5000])
+    cut.write_bytes(case.images[0].read_bytes()[:5000])
     with pytest.raises(RuntimeError) as wrapped:  # by MONAI; the command line shows the cause
-        build_preprocessing(4.0, schema=MSD)(Case("CUT", cut, case.label).files)
-    assert re.search(r"CUT\.nii\.gz.*: cannot be read .* copy or download them again", str(wrapped.value.__cause__))
+        build_cached_transform(4.0)(Case("CUT", (cut,), case.label, case.numbering))
+    assert re.search(r"CUT\.nii\.gz: cannot be read .* copy or download it again", str(wrapped.value.__cause__))
 
 
 def test_empty_data_set_is_refused(phantom_dir, tmp_path):
     document = json.loads((phantom_dir / "dataset.json").read_text()) | {"training": []}
     (tmp_path / "dataset.json").write_text(json.dumps(document))
-    with pytest.raises(DataError, match="found no labelled case under 'training'"):
-        load_cases(tmp_path, schema=MSD)
+    with pytest.raises(CaseError, match="found no patient, expected one of these layouts"):
+        find_cases(tmp_path)
 
 
 class Greedy(torch.nn.Module):
@@ -174,6 +174,6 @@ def test_checkpoints_of_an_earlier_training_are_kept(tmp_path, capsys):
 def test_foreign_phantom_folder_is_not_overwritten(tmp_path, name):
     (tmp_path / "phantom").mkdir()
     (tmp_path / "phantom" / name).write_text("[]")
-    with pytest.raises(FileExistsError, match="or delete this one to have it generated again"):
+    with pytest.raises(FileExistsError, match="or move this one elsewhere to have it generated again"):
         generate_dataset(tmp_path / "phantom", num_training=3, spacing_mm=6.0, seed=0)
     assert (tmp_path / "phantom" / name).read_text() == "[]"

@@ -1,55 +1,23 @@
+"""The data set of a run, and its split: every case in one part, the same when read again."""
+
 import json
 import shutil
 
 import pytest
 
-from brats_utils.cases.split import (
-    DataError,
-    find_test_cases,
-    load_cases,
-    prepare_dataset,
-    split_cases,
-)
-from brats_utils.labels import BRATS_2021, MSD, LabelError
+from brats_utils.cases.case import CaseError
+from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.split import find_test_cases, prepare_dataset, split_cases
 
 
 @pytest.fixture
 def cases(phantom_dir):
-    return load_cases(phantom_dir, schema=MSD)
+    return find_cases(phantom_dir)
 
 
 @pytest.fixture
 def copied_dir(phantom_dir, tmp_path):
     return shutil.copytree(phantom_dir, tmp_path / "data")
-
-
-def test_cases_are_listed_by_id(cases):
-    assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
-    assert all(case.image.is_file() and case.label.is_file() for case in cases)
-
-
-def test_folder_without_dataset_json_names_the_notebook_that_makes_it(tmp_path):
-    with pytest.raises(DataError, match="01_setup makes it"):
-        load_cases(tmp_path, schema=MSD)
-
-
-def test_folder_of_another_schema_is_refused(phantom_dir):
-    with pytest.raises(LabelError, match="set label_schema"):
-        load_cases(phantom_dir, schema=BRATS_2021)
-
-
-def test_missing_file_is_named(copied_dir):
-    gone = load_cases(copied_dir, schema=MSD)[0].label
-    gone.unlink()
-    with pytest.raises(DataError, match=gone.name):
-        load_cases(copied_dir, schema=MSD)
-
-
-@pytest.mark.parametrize("text", ["{", '{"training": 3}', '{"training": [{"image": "a"}]}'])
-def test_damaged_dataset_json_is_refused(tmp_path, text):
-    (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(DataError, match="cannot be read"):
-        load_cases(tmp_path, schema=MSD)
 
 
 def test_a_phantom_of_ones_own_is_used_as_it_is(phantom_dir, tmp_path):
@@ -61,12 +29,18 @@ def test_a_phantom_of_ones_own_is_used_as_it_is(phantom_dir, tmp_path):
 
 def test_a_presets_own_phantom_of_other_content_is_refused(phantom_dir, tmp_path):
     old = shutil.copytree(phantom_dir, tmp_path / "phantom-2.0mm-120cases-seed0")
-    with pytest.raises(FileExistsError, match="delete this one to have it generated again"):
+    with pytest.raises(FileExistsError, match="move this one elsewhere to have it generated again"):
         prepare_dataset(old, spacing_mm=2.0, num_cases=120, seed=0)
 
 
+def test_a_folder_of_patients_without_dataset_json_is_used_as_it_is(tmp_path):
+    (tmp_path / "one").mkdir()
+    assert prepare_dataset(tmp_path, spacing_mm=4, num_cases=3, seed=0) == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def test_missing_folder_of_unknown_name_is_not_invented(tmp_path):
-    with pytest.raises(DataError, match="expected a folder in the layout of MSD"):
+    with pytest.raises(CaseError, match="not found, expected a folder of cases"):
         prepare_dataset(tmp_path / "my_scans", spacing_mm=4, num_cases=3, seed=0)
 
 
@@ -87,7 +61,7 @@ def test_a_single_case_is_for_looking_at(cases, tmp_path):
 
 
 def test_data_without_a_test_case_is_refused_where_one_is_needed(cases, tmp_path):
-    with pytest.raises(DataError, match=r"small\.json: found no test case among 2, expected one at least"):
+    with pytest.raises(CaseError, match=r"small\.json: found no test case among 2, expected one at least"):
         find_test_cases(cases[:2], tmp_path / "small.json", seed=0)
     assert (
         find_test_cases(cases, tmp_path / "a.json", seed=0) == split_cases(cases, tmp_path / "a.json", seed=0)["test"]
@@ -99,19 +73,19 @@ def test_case_in_two_parts_is_refused(cases, tmp_path):
     manifest = json.loads((tmp_path / "split.json").read_text())
     manifest["parts"]["test"].append(manifest["parts"]["train"][0])
     (tmp_path / "split.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="in two parts"):
+    with pytest.raises(CaseError, match="in two parts"):
         split_cases(cases, tmp_path / "split.json", seed=0)
 
 
 def test_changed_file_is_noticed(copied_dir, tmp_path):
-    copied = load_cases(copied_dir, schema=MSD)
+    copied = find_cases(copied_dir)
     split_cases(copied, tmp_path / "split.json", seed=0)
     shutil.copy(copied[0].label, copied[1].label)
-    with pytest.raises(DataError, match="made for other cases or files"):
+    with pytest.raises(CaseError, match="made for other cases or files"):
         split_cases(copied, tmp_path / "split.json", seed=0)
 
 
 def test_damaged_split_is_refused(cases, tmp_path):
     (tmp_path / "split.json").write_text("{")
-    with pytest.raises(DataError, match="Delete it to split anew"):
+    with pytest.raises(CaseError, match="Delete it to split anew"):
         split_cases(cases, tmp_path / "split.json", seed=0)

@@ -1,0 +1,173 @@
+"""Patients are found by what lies in a folder, and what can be read in two ways is refused."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from brats_utils.cases.case import CaseError
+from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import read_case
+from brats_utils.labels import BRATS_2021, MSD, LabelError
+
+FOUR = ("flair", "t1", "t1gd", "t2")
+
+
+def write_files(folder, *names):
+    """Files that are looked for and not into."""
+    for name in names:
+        path = folder / (name if ".nii" in name else f"{name}.nii.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def find_scans(folder):
+    """Ids and scans of all patients, labelled or not."""
+    return {case.case_id: case.images for case in find_cases(folder, labelled=False)}
+
+
+def test_patients_are_found_by_the_names_of_their_files(tmp_path):
+    write_files(tmp_path / "a", *FOUR)
+    write_files(tmp_path / "b", "B_0-t2f", "B_0-t1n", "B_0-t1c", "B_0-t2w")
+    write_files(tmp_path, "c")
+    (tmp_path / "d").mkdir()
+    patients = find_scans(tmp_path)
+    assert list(patients) == ["a", "b", "c", "d"]
+    assert [path.name for path in patients["b"]] == [f"B_0-{n}.nii.gz" for n in ("t2f", "t1n", "t1c", "t2w")]
+    assert patients["c"] == (tmp_path / "c.nii.gz",)
+    assert list(find_scans(tmp_path / "a")) == ["a"]
+
+
+@pytest.mark.parametrize("names", [("A.nii.gz", "A"), ("B.nii", "B.nii.gz")], ids=str)
+def test_two_patients_of_one_name_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    with pytest.raises(CaseError, match=f"{names[0]} and .*{names[1]}: found two patients of the name {names[0][0]}"):
+        find_scans(tmp_path)
+
+
+def test_a_missing_channel_is_named_when_the_patient_is_read(tmp_path):
+    write_files(tmp_path / "a", "flair", "t1", "t2")
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "a/flair.nii.gz")
+    shutil.copy(tmp_path / "a/flair.nii.gz", tmp_path / "a/t1.nii.gz")
+    (case,) = find_cases(tmp_path, labelled=False)
+    with pytest.raises(CaseError, match=r"t1gd\.nii\.gz: not found"):
+        read_case(case)
+
+
+def test_a_folder_without_patients_is_refused(tmp_path):
+    with pytest.raises(CaseError, match="found no patient, expected one of these layouts: MSD"):
+        find_cases(tmp_path)
+    with pytest.raises(CaseError, match="not found, or no folder"):
+        find_cases(tmp_path / "no")
+
+
+def test_labelled_patients_are_those_with_a_seg_file(tmp_path):
+    write_files(tmp_path / "a", *FOUR, "seg_consensus")
+    write_files(tmp_path / "b", *FOUR)
+    (found,) = find_cases(tmp_path, schema=MSD)
+    assert (found.case_id, found.label.name, found.numbering) == ("a", "seg_consensus.nii.gz", MSD)
+    with pytest.raises(CaseError, match="found no labelled patient among 1"):
+        find_cases(tmp_path / "b", schema=MSD)
+
+
+def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path):
+    write_files(tmp_path / "a", *FOUR, "seg_1", "seg_2")
+    (found,) = find_cases(tmp_path, labelled=False)
+    assert (found.label, found.numbering) == (None, None)
+
+
+def test_a_label_beside_a_4d_file_is_no_second_scan(tmp_path):
+    patient = write_files(tmp_path / "a", "scan_4d", "seg")
+    assert find_scans(tmp_path) == {"a": (patient / "scan_4d.nii.gz",)}
+    assert find_scans(patient) == {"scan_4d": (patient / "scan_4d.nii.gz",)}
+    for folder in (tmp_path, patient):
+        (found,) = find_cases(folder, schema=MSD)
+        assert (found.images, found.label) == ((patient / "scan_4d.nii.gz",), patient / "seg.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["segmentation", "tumor_segmentation", "A-Seg2"])
+def test_any_word_that_starts_with_seg_tells_a_label(tmp_path, name):
+    patient = write_files(tmp_path / "a", "scan_4d", name)
+    (found,) = find_cases(tmp_path, schema=MSD)
+    assert (found.images, found.label) == ((patient / "scan_4d.nii.gz",), patient / f"{name}.nii.gz")
+
+
+def test_folders_without_a_nifti_are_no_labelled_patients(tmp_path):
+    write_files(tmp_path / "a", "scan_4d", "seg")
+    (tmp_path / "notes").mkdir()
+    assert [case.case_id for case in find_cases(tmp_path, schema=MSD)] == ["a"]
+
+
+def test_patients_whose_label_is_unclear_are_named(tmp_path):
+    write_files(tmp_path / "a", "scan_4d", "seg")
+    write_files(tmp_path / "b", "scan_4d", "seg_1", "seg_2")
+    write_files(tmp_path / "c", "c-seg")
+    with pytest.raises(CaseError, match=r"b has 2 labels \(seg_1.nii.gz, seg_2.nii.gz\); c has a label and no scan"):
+        find_cases(tmp_path, schema=MSD)
+
+
+def test_what_macos_leaves_beside_files_is_no_scan(tmp_path):
+    write_files(tmp_path / "a", *FOUR, "seg", *(f"._{name}" for name in (*FOUR, "seg")))
+    write_files(tmp_path / "b", "scan_4d", "._scan_4d")
+    assert [path.name for path in find_scans(tmp_path)["a"]] == [f"{name}.nii.gz" for name in FOUR]
+    assert find_scans(tmp_path)["b"] == (tmp_path / "b/scan_4d.nii.gz",)
+    assert [case.label.name for case in find_cases(tmp_path, schema=MSD)] == ["seg.nii.gz"]
+
+
+def test_a_folder_that_does_not_say_how_labels_are_numbered_is_asked_about(tmp_path):
+    write_files(tmp_path / "a", *FOUR, "seg")
+    with pytest.raises(LabelError, match="expected label_schema, or --schema with one of msd, brats2021, brats2023"):
+        find_cases(tmp_path)
+
+
+@pytest.fixture
+def copied_dir(phantom_dir, tmp_path):
+    return shutil.copytree(phantom_dir, tmp_path / "data")
+
+
+def test_cases_are_listed_by_id(phantom_dir):
+    cases = find_cases(phantom_dir)
+    assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
+    assert all(path.is_file() for case in cases for path in case.files)
+    assert {case.numbering for case in cases} == {MSD}
+
+
+def test_folder_of_another_schema_is_refused(phantom_dir):
+    with pytest.raises(LabelError, match="set label_schema"):
+        find_cases(phantom_dir, schema=BRATS_2021)
+
+
+def test_missing_file_is_named(copied_dir):
+    gone = find_cases(copied_dir)[0].label
+    gone.unlink()
+    with pytest.raises(CaseError, match=rf"1 of the files listed are missing, the first is .*{gone.name}"):
+        find_cases(copied_dir)
+
+
+def test_a_case_that_is_listed_twice_is_refused(copied_dir):
+    document = json.loads((copied_dir / "dataset.json").read_text())
+    document["training"] *= 2
+    (copied_dir / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(CaseError, match=r"dataset\.json: a case is listed twice"):
+        find_cases(copied_dir)
+
+
+def test_images_for_testing_are_listed_where_labels_are_not_wanted(copied_dir):
+    document = json.loads((copied_dir / "dataset.json").read_text())
+    here, gone = (entry["image"] for entry in document["training"][:2])
+    (copied_dir / gone).unlink()
+    (copied_dir / "dataset.json").write_text(json.dumps(document | {"training": [], "test": [here, gone]}))
+    assert list(find_scans(copied_dir)) == ["PHANTOM_001"]
+
+
+def test_what_was_found_is_said_in_one_line(phantom_dir, tmp_path, capsys):
+    find_cases(phantom_dir)
+    write_files(tmp_path / "one", *FOUR, "seg")
+    find_cases(tmp_path / "one", schema=BRATS_2021)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith(": MSD's layout, 4D files, 8 cases, 6 with a label, numbered as msd (says dataset.json).")
+    assert second.endswith(": four files a patient, 1 case, 1 with a label, numbered as brats2021 (say you).")
