@@ -28,17 +28,9 @@ NUM_VIEWED = 3
 
 
 def predict_case(predictor: Predictor, case: Case) -> tuple[Prediction, Row]:
-    """Predict one labelled case and score it.
+    """Predict one labelled case and score it; errors are those of `read_case`.
 
-    Args:
-        predictor: networks and settings.
-        case: scans and label.
-
-    Returns:
-        The prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
-
-    Raises:
-        CaseError, LabelError: see `read_case`.
+    Gives the prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
     """
     return _score_scan(predictor, case.case_id, read_case(case))
 
@@ -103,13 +95,9 @@ def rank_cases(table: pd.DataFrame) -> list[str]:
 
 
 def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "") -> ReportCase:
-    """Load scan, truth and saved prediction of a case for pictures, turned to RAS.
+    """Load scan, truth and prediction of a case for pictures, turned to RAS; `evaluate_cases` has written to `out_dir`.
 
-    Args:
-        case: scored by `evaluate_cases`.
-        out_dir: its folder.
-        schema: numbering of the prediction.
-        note: a few words beside its name, e.g. `worst`.
+    `schema` is the numbering of the prediction; `note` stands beside its name, e.g. `worst`.
     """
     scan = read_case(case)
     predicted = read_case(replace(case, label=prediction_path(out_dir, case), numbering=schema)).regions
@@ -130,16 +118,8 @@ def write_evaluation(
 ) -> Path:
     """Write `summary.png` (box plots, then the worst cases) and `report.html` with the worst cases in its viewer.
 
-    Args:
-        out_dir: folder that `evaluate_cases` wrote to.
-        cases: those that it scored.
-        table: what it returned.
-        calibration: what it returned.
-        title: heading.
-        schema: numbering of the predictions.
-
-    Returns:
-        Path of the report.
+    `evaluate_cases` has scored the cases, written to `out_dir` and returned table and calibration; `schema` is the
+    numbering of its predictions. Gives the path of the report.
     """
     by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
     viewed = [
@@ -174,19 +154,17 @@ def format_summary(summary: Mapping[str, Summary]) -> str:
 
 def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
     """Lay all metrics out, a row for each region and metric: all cases by the BraTS rule, and those that have the region."""
-    rows = []
-    for region in REGIONS:
-        scores = summary[region.name]
-        for metric in METRICS:
-            rows.append(
-                {
-                    "region": region.name,
-                    "metric": metric,
-                    "all cases": scores[metric],
-                    "95% interval": format_interval(scores, metric=metric),
-                    "n": scores["cases"],
-                    "where present": scores[f"{metric}_where_present"],
-                    "n present": scores["cases_with_region"],
-                }
-            )
+    rows = [
+        {
+            "region": region.name,
+            "metric": metric,
+            "all cases": summary[region.name][metric],
+            "95% interval": format_interval(summary[region.name], metric=metric),
+            "n": summary[region.name]["cases"],
+            "where present": summary[region.name][f"{metric}_where_present"],
+            "n present": summary[region.name]["cases_with_region"],
+        }
+        for region in REGIONS
+        for metric in METRICS
+    ]
     return pd.DataFrame(rows).set_index(["region", "metric"])

@@ -160,11 +160,7 @@ def predict_logits(
 
 
 def predict_members(predictor: Predictor, image: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Predict an image once for each network and flip.
-
-    Args:
-        predictor: networks and settings.
-        image: (4, X, Y, Z) float32, z-scored.
+    """Predict an image, (4, X, Y, Z) float32 and z-scored, once for each network and flip.
 
     Yields:
         (3, X, Y, Z) float32 probabilities on the CPU, mirrored back.
@@ -181,10 +177,6 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
 
     The affine of the preprocessed image leads back: the probabilities are resampled to the
     original grid in one step, whatever was cropped, turned or rescaled, and only then thresholded.
-
-    Args:
-        predictor: networks and settings.
-        scan: from `cases.reader.read_case`.
     """
     prepared = build_preprocessing(predictor.spacing_mm)({"image": scan.tensors["image"]})["image"]
     shape = (len(REGIONS), *prepared.shape[1:])

@@ -179,10 +179,7 @@ def build_train_loader(
 def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, world_size: int = 1) -> DataLoader:
     """Build a loader of whole cases, one a batch; each process takes other cases, none is given twice to fill up.
 
-    Arguments as for `build_train_loader`.
-
-    Raises:
-        ValueError: if there is no case.
+    Arguments as for `build_train_loader`; a `ValueError` if there is no case.
     """
     if len(dataset) == 0:
         raise ValueError(

@@ -32,15 +32,7 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
     An empty region scores 1 if the prediction is empty too and 0 if it is not, so that inventing
     tumour costs something. `monai.metrics.DiceMetric(ignore_empty=True)` skips such cases and hides it.
 
-    Args:
-        prediction: (R, X, Y, Z) bool.
-        truth: (R, X, Y, Z) bool.
-
-    Returns:
-        (R,) float64 in [0, 1].
-
-    Raises:
-        ValueError: if the shapes differ.
+    Both are (R, X, Y, Z) bool; shapes that differ are a `ValueError`. Gives (R,) float64 in [0, 1].
 
     Source:
         Empty-region rule of the BraTS challenges, e.g. Bakas 2018, arXiv 1811.02629.
@@ -56,11 +48,7 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     """Estimate the 95% confidence interval of a mean by drawing the cases anew, 2000 times from a fixed seed.
 
-    Args:
-        values: one score a case.
-
-    Returns:
-        Lower and upper bound; None for both with fewer than `MIN_INTERVAL_CASES` cases.
+    Takes a score a case. Gives None for both bounds with fewer than `MIN_INTERVAL_CASES` cases.
 
     Source:
         Percentile bootstrap, Efron and Tibshirani 1993, chapter 13.
@@ -78,13 +66,8 @@ def hd95_per_region(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm
 
     Agrees with `monai.metrics.compute_hausdorff_distance`, whose 1.6.1 warns of its own deprecated argument.
 
-    Args:
-        prediction: (R, X, Y, Z) bool.
-        truth: (R, X, Y, Z) bool.
-        spacing_mm: size of a voxel along X, Y and Z.
-
-    Returns:
-        (R,) float64: 0 where both are empty, `WORST_DISTANCE_MM` where one is.
+    Both are (R, X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z. Gives (R,) float64: 0 where both
+    are empty, `WORST_DISTANCE_MM` where one is.
     """
     distances = []
     for predicted, true in zip(prediction.bool(), truth.bool(), strict=True):

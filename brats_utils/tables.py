@@ -145,12 +145,9 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
 def build_confusion_table(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> wandb.Table:
     """Count for each region what the predictions found, missed and invented.
 
-    Args:
-        pairs: prediction and truth of each case, (3, X, Y, Z) bool.
-
-    Returns:
-        One row a region: voxels of all cases together, then the share of the true region that was found
-        (sensitivity) and the share of the prediction that is right (precision); None for nothing out of nothing.
+    Takes prediction and truth of each case, (3, X, Y, Z) bool. Gives one row a region: voxels of all cases together,
+    then the share of the true region that was found (sensitivity) and the share of the prediction that is right
+    (precision); None for nothing out of nothing.
     """
     counts = torch.zeros(len(REGIONS), 3, dtype=torch.int64)
     for prediction, truth in pairs:

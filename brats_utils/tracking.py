@@ -33,7 +33,6 @@ METRICS = {
 }
 """Metric pattern: the step it is drawn against, and what the summary keeps beside W&B's default, the last value."""
 
-
 LOGIN_SECONDS = 60
 LOG_IN = """
 import inspect, os, wandb
@@ -165,10 +164,7 @@ def start_run(
 def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
     """Record which data a run is about: references with checksums, no copies, and the split manifest.
 
-    Args:
-        run: an open run.
-        dataset_dir: folder of the cases; its name becomes the artifact's, with dashes for what W&B refuses.
-        split_path: the manifest.
+    The folder's name becomes the artifact's, with dashes for what W&B refuses.
     """
     artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII), type="dataset")
     artifact.add_reference(dataset_dir.resolve().as_uri())
@@ -184,13 +180,6 @@ def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, 
 
     A logged artifact is final, so each version is a new object. The name holds the run, so that a
     worse later run cannot take the alias `best`.
-
-    Args:
-        run: an open run.
-        path: checkpoint file.
-        epoch: epochs finished.
-        mean_dice: its validation mean Dice.
-        is_best: whether it is the best of the run so far.
     """
     artifact = wandb.Artifact(
         f"{run.id}-checkpoint", type="model", metadata={"epoch": epoch, "val_dice": round(mean_dice, 6)}
@@ -208,11 +197,7 @@ def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, 
 def alert_divergence(run: wandb.Run) -> Iterator[None]:
     """Around a training loop: should it diverge, alert the owner of the run and close it as failed.
 
-    Args:
-        run: an open run; online, W&B sends the alert by mail or Slack.
-
-    Raises:
-        TrainingError: the one that stopped the training.
+    Online, W&B sends the alert by mail or Slack. The `TrainingError` goes on.
     """
     try:
         yield

@@ -52,13 +52,16 @@ class EpochResult:
         """Validation Dice, over cases and regions; NaN without a validation."""
         return float("nan") if self.dice is None else float(self.dice.mean())
 
+    @property
+    def region_dice(self) -> list[float]:
+        """Validation Dice of each region, over cases; NaN without a validation."""
+        return [float("nan")] * len(REGIONS) if self.dice is None else self.dice.mean(0).tolist()
+
     def metric_rows(self) -> list[dict[str, float]]:
         """Name what happened as W&B logs it: a row a batch, one for the epoch, one for the validation."""
         first = (self.epoch - 1) * len(self.batch_losses)
-        rows: list[dict[str, float]] = [
-            {"batch/batch_step": first + step, "batch/train_loss": loss}
-            for step, loss in enumerate(self.batch_losses, start=1)
-        ]
+        steps = enumerate(self.batch_losses, start=first + 1)
+        rows: list[dict[str, float]] = [{"batch/batch_step": step, "batch/train_loss": loss} for step, loss in steps]
         rows.append(
             {
                 "epoch/epoch_step": self.epoch,
@@ -68,7 +71,7 @@ class EpochResult:
             }
         )
         if self.dice is not None:
-            by_region = zip(REGIONS, self.dice.mean(0).tolist(), strict=True)
+            by_region = zip(REGIONS, self.region_dice, strict=True)
             rows.append(
                 {"validation/validation_step": self.epoch, "validation/mean_dice": self.mean_dice}
                 | {f"validation/mean_dice_{region.metric}": dice for region, dice in by_region}
@@ -77,14 +80,13 @@ class EpochResult:
 
     def history_row(self) -> dict[str, float]:
         """Summarise the epoch for `charts.plot_history`."""
-        dice = [float("nan")] * len(REGIONS) if self.dice is None else self.dice.mean(0).tolist()
         return {
             "epoch": self.epoch,
             "mean_train_loss": self.mean_train_loss,
             "learning_rate": self.learning_rate,
             "seconds": self.seconds,
             "mean_dice": self.mean_dice,
-            **{f"dice_{region.name}": value for region, value in zip(REGIONS, dice, strict=True)},
+            **{f"dice_{region.name}": dice for region, dice in zip(REGIONS, self.region_dice, strict=True)},
         }
 
     def __str__(self) -> str:
@@ -92,19 +94,14 @@ class EpochResult:
         line = f"epoch {self.epoch:3}  loss {self.mean_train_loss:.3f}  {self.seconds:.1f} s"
         if self.dice is None:
             return line
-        scores = "  ".join(f"{r.name} {d:.3f}" for r, d in zip(REGIONS, self.dice.mean(0).tolist(), strict=True))
+        scores = "  ".join(f"{r.name} {d:.3f}" for r, d in zip(REGIONS, self.region_dice, strict=True))
         return f"{line}  validation Dice {self.mean_dice:.3f} ({scores}){'  best' if self.is_best else ''}"
 
 
 def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Do one optimiser step.
+    """Do one optimiser step on a batch: `image` (B, 4, X, Y, Z) float32, `label` (B, 3, X, Y, Z) bool.
 
-    Args:
-        state: is updated.
-        batch: `image` (B, 4, X, Y, Z) float32, `label` (B, 3, X, Y, Z) bool.
-
-    Returns:
-        Scalar loss, detached and still on the device: reading it would make the GPU wait.
+    Gives the scalar loss, detached and still on the device: reading it would make the GPU wait.
     """
     with explain_out_of_memory(OUT_OF_MEMORY_REMEDY):
         image = batch["image"].to(state.accelerator.device, non_blocking=True)

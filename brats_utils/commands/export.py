@@ -22,19 +22,13 @@ from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 
 
 def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[str, Any] | None = None) -> Path:
-    """Write a checkpoint as a MONAI bundle.
+    """Write a checkpoint, of notebook 03, as a MONAI bundle, and give its folder.
 
     It needs MONAI, nibabel and SciPy alone: `monai.bundle.run(config_file=…, bundle_root=…, image=…, output_dir=…)`, or, with
     the package `fire`, `python -m monai.bundle run` with the same names. One 4D scan, or a list of four files, gives
     `<name>_seg.nii.gz` in the scan's own geometry.
 
-    Args:
-        checkpoint: of notebook 03.
-        bundle_dir: folder to make.
-        metrics: content of notebook 04's `metrics.json`, for the model card.
-
-    Returns:
-        `bundle_dir`.
+    The model card takes its scores from `metrics`, the content of notebook 04's `metrics.json`.
 
     Raises:
         CheckpointError: the folder holds something already, the metrics are no test scores of this checkpoint, or it
@@ -56,9 +50,7 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
 def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | None = None) -> str:
     """Say in Markdown what a network is, what it was trained on, how well it does and what it must not be used for.
 
-    Args:
-        checkpoint: of notebook 03.
-        metrics: content of notebook 04's `metrics.json`; without it the card gives the validation Dice alone.
+    Without `metrics`, the content of notebook 04's `metrics.json`, the card gives the validation Dice alone.
 
     Raises:
         CheckpointError: the metrics are no test scores, or those of another checkpoint; or it lacks a setting.

@@ -26,21 +26,13 @@ class NotebookError(RuntimeError):
 
 
 def inspect_parameters(name: str) -> dict[str, Any]:
-    """Read the names and default values from a notebook's parameters cell.
-
-    Args:
-        name: e.g. `03_train`.
-    """
+    """Read the names and default values from the parameters cell of a notebook, such as `03_train`."""
     found = papermill.inspect_notebook(str(REPOSITORY / "notebooks" / f"{name}.ipynb"))
     return {key: ast.literal_eval(entry["default"]) for key, entry in found.items()}
 
 
 def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Refuse unknown parameters and wrong types; papermill itself only logs the one and ignores the other.
-
-    Args:
-        parameters: values by name.
-        notebooks: which notebooks will run.
 
     Returns:
         For each notebook, those of the parameters that it has.
@@ -57,26 +49,15 @@ def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) ->
             raise ParameterError(
                 f"{key}: found {value!r} ({type(value).__name__}), expected {type(known[key]).__name__} such as {known[key]!r}."
             )
-    return {
-        name: {key: value for key, value in parameters.items() if key in defaults}
-        for name, defaults in declared.items()
-    }
+    return {name: {key: parameters[key] for key in parameters if key in own} for name, own in declared.items()}
 
 
 def run_notebooks(
     parameters: Mapping[str, Any], output_dir: Path, *, notebooks: Sequence[str] = NOTEBOOKS
 ) -> list[Path]:
-    """Execute notebooks in order; each leaves its executed copy in the output folder.
+    """Execute notebooks in order; each leaves its executed copy in the output folder. Gives the paths of the copies.
 
     A failing notebook leaves its copy too, with the error in place, and stops the run.
-
-    Args:
-        parameters: values for the notebooks' parameters cells.
-        output_dir: folder for the executed copies.
-        notebooks: names without suffix.
-
-    Returns:
-        Paths of the executed copies.
 
     Raises:
         ParameterError: before anything is executed.

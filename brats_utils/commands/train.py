@@ -34,25 +34,17 @@ from brats_utils.transforms import build_cached_transform, build_eval_transform,
 
 
 def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: bool = False) -> float:
-    """Train as notebook 03 does, alone or as one of several processes; the first of them logs and writes.
+    """Train as notebook 03 does, alone or as one of several processes; the first of them logs and writes to `out_dir`.
 
-    Args:
-        config: all settings.
-        out_dir: folder for checkpoints and logs.
-        wandb_mode: as for `tracking.resolve_mode`.
-        resume: go on from the last checkpoint in `out_dir`.
-
-    Returns:
-        The best validation mean Dice.
+    `wandb_mode` is one of `tracking.resolve_mode`; to resume is to go on from the last checkpoint in `out_dir`. Gives
+    the best validation mean Dice.
     """
     processes, folder = PartialState(cpu=choose_device().type == "cpu"), resolve_path(out_dir)
     recorded = config.model_dump(mode="json")
     set_determinism(config.seed if config.deterministic else None)
     torch.backends.cudnn.benchmark = not config.deterministic
-    with (
-        processes.main_process_first(),
-        processes.local_main_process_first(),
-    ):  # one makes the files, the others find them
+    # one makes the files, the others find them
+    with processes.main_process_first(), processes.local_main_process_first():
         train_loader, val_loader, schema = build_loaders(config, folder, processes=processes)
     recorded["label_schema"] = schema.name
     state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
@@ -84,10 +76,7 @@ def build_loaders(
 ) -> tuple[DataLoader, DataLoader, LabelSchema]:
     """Build the loaders of training patches and of validation cases, of this process's share; and how labels are numbered.
 
-    Args:
-        config: all settings.
-        out_dir: folder for the split and the disk cache.
-        processes: how many train together, and which of them this is.
+    `out_dir` gets the split and the disk cache.
     """
     dataset_dir = prepare_dataset(
         resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
@@ -120,12 +109,7 @@ def build_loaders(
 
 
 def build_state(config: Config, *, num_steps: int) -> TrainingState:
-    """Build network, loss, optimiser and schedule, before the first step.
-
-    Args:
-        config: all settings.
-        num_steps: optimiser steps of the whole training.
-    """
+    """Build network, loss, optimiser and schedule, before the first step of `num_steps` in the whole training."""
     device = choose_device()
     precision = choose_precision(device)
     model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)

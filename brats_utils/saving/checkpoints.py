@@ -64,11 +64,7 @@ class Checkpoint:
     scaler: Mapping[str, Any]
 
     def check_settings(self) -> None:
-        """Refuse a checkpoint that does not say how its network is used.
-
-        Raises:
-            CheckpointError: it lacks some of `SETTINGS`.
-        """
+        """Refuse a checkpoint that does not say how its network is used: a `CheckpointError` where `SETTINGS` lack."""
         missing = [name for name in SETTINGS if name not in self.config]
         if missing:
             raise CheckpointError(
@@ -91,13 +87,9 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None = None) -> Path:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint whole or not at all; the one that is at `path` now moves to `previous`, once this is written.
 
-    Args:
-        path: to write.
-        checkpoint: what to write.
-        previous: where to move the checkpoint that is at `path` now, once the new one is written. A damaged one is not
-            moved: it would take the place of a good one.
+    A damaged one is not moved: it would take the place of a good one.
     """
     with replacing(path) as temporary:
         torch.save({"format": CHECKPOINT_FORMAT, **vars(checkpoint)}, temporary)

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
 from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -109,12 +110,8 @@ class TrainingState:
 def read_losses(state: TrainingState, case_ids: list[list[str]]) -> list[float]:
     """Bring the losses of the unfinished epoch from the device, averaged over all processes.
 
-    Args:
-        state: has one loss a batch.
-        case_ids: those of each batch, to name them if its loss is not finite.
-
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss is not finite; it names the `case_ids` of that batch.
     """
     values = state.accelerator.reduce(torch.stack(state.batch_losses), "mean")
     bad = (~values.isfinite()).nonzero().flatten().tolist()
@@ -129,12 +126,9 @@ def read_losses(state: TrainingState, case_ids: list[list[str]]) -> list[float]:
 
 
 def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, Any], run_id: str, is_best: bool) -> Path:
-    """Write `last.pt`, and `best.pt` if these weights are the best so far; the last but one stays as `previous.pt`.
+    """Write `last.pt` and give its path; the last but one stays as `previous.pt`. The best so far go to `best.pt` too.
 
     With several processes all must call it; the first one writes.
-
-    Returns:
-        The path of `last.pt`.
     """
     checkpoint, last = state.snapshot(config=config, run_id=run_id), folder / LAST
     if state.accelerator.is_main_process:
@@ -170,12 +164,8 @@ def save_on_interrupt(state: TrainingState, folder: Path, *, config: Mapping[str
 def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
     """Read `last.pt`, or the one before it, with a warning, where the last is damaged or missing.
 
-    Args:
-        folder: of the checkpoints.
-        config: settings to go on with; those that shape the training must be the checkpoint's.
-
     Raises:
-        CheckpointError: if neither can be read, or it was trained with other settings.
+        CheckpointError: if neither can be read, or `config` differs from the checkpoint's in what shapes the training.
     """
     try:
         checkpoint = load_checkpoint(folder / LAST)
@@ -199,25 +189,22 @@ def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold a file of the folder locked; the system lets go of it when the process ends, however it ends.
-
-    The file stays: Windows cannot delete one that is open, and elsewhere another process may hold it by then.
-    """
+    """Hold a file of the folder locked; the system lets go of it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with path.open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(
-                f"{display_path(folder)}: found another training that writes there now, expected none. Wait for it, "
-                "stop it, or choose another output_dir."
-            ) from None
-        except (ImportError, OSError):  # Windows, and file systems without locks
-            pass
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TrainingError(
+            f"{display_path(folder)}: found another training that writes there now, expected none. Wait for it, "
+            "stop it, or choose another output_dir."
+        ) from None
+    except (NotImplementedError, OSError):  # a file system without locks
+        pass
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _set_aside(folder: Path) -> None:
