@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -5,6 +8,7 @@ import pytest
 
 from brats_utils.commands import cli
 from brats_utils.commands.cli import main
+from brats_utils.saving.checkpoints import load_checkpoint
 
 
 def refused(capsys, *arguments):
@@ -122,6 +126,46 @@ def test_train_leaves_checkpoints(tmp_path, capsys):
     )
     assert {path.name for path in (tmp_path / "out/checkpoints").glob("*.pt")} == {"best.pt", "last.pt"}
     assert "validation Dice" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small_phantom(phantom_dir, tmp_path):
+    """Three labelled cases."""
+    document = json.loads((phantom_dir / "dataset.json").read_text())
+    folder = shutil.copytree(phantom_dir, tmp_path / "data")
+    (folder / "dataset.json").write_text(json.dumps(document | {"training": document["training"][:3]}))
+    return folder
+
+
+def test_train_refuses_a_bad_case_before_it_begins_in_whatever_part_it_is(small_phantom, tmp_path, capsys):
+    command = (
+        "train",
+        "--preset",
+        "smoke",
+        "--data",
+        small_phantom,
+        "--out",
+        tmp_path / "out",
+        "--wandb-mode",
+        "disabled",
+    )
+    for number in (1, 2, 3):  # one each for training, validation and test
+        label = small_phantom / f"labelsTr/PHANTOM_00{number}.nii.gz"
+        whole = label.read_bytes()
+        label.write_bytes(whole[:400])
+        assert f"{label}: cannot be read" in refused(capsys, *command)
+        label.write_bytes(whole)
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["checked.json"]
+
+
+def test_train_takes_the_numbering_from_dataset_json_and_records_it(small_phantom, tmp_path, capsys):
+    changes = {"max_train_epochs": 1, "batch_size": 1}
+    settings = [text for name, value in changes.items() for text in ("--set", name, str(value))]
+    command = ["train", "--preset", "smoke", "--out", str(tmp_path / "out"), "--wandb-mode", "disabled", *settings]
+    main([*command, "--data", str(small_phantom)])
+    assert load_checkpoint(tmp_path / "out/checkpoints/best.pt").config["label_schema"] == "msd"
+    assert "numbered as msd (says dataset.json)" in capsys.readouterr().out
+    assert "set label_schema to it" in refused(capsys, *command, "--data", small_phantom, "--schema", "brats2021")
 
 
 def test_scans_given_in_two_ways_or_in_part_are_refused(checkpoint, tmp_path, capsys):

@@ -24,6 +24,12 @@ def write_files(folder, *names):
     return folder
 
 
+def write_document(folder, **content):
+    channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+    labels = {str(value): tissue for value, tissue in MSD.tissues.items()}
+    (folder / "dataset.json").write_text(json.dumps({"modality": channels, "labels": labels} | content))
+
+
 def find_scans(folder):
     """Ids and scans of all patients, labelled or not."""
     return {case.case_id: case.images for case in find_cases(folder, labelled=False)}
@@ -171,3 +177,53 @@ def test_what_was_found_is_said_in_one_line(phantom_dir, tmp_path, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith(": MSD's layout, 4D files, 8 cases, 6 with a label, numbered as msd (says dataset.json).")
     assert second.endswith(": four files a patient, 1 case, 1 with a label, numbered as brats2021 (say you).")
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+def test_folders_of_msd_without_their_dataset_json_are_refused(tmp_path, part):
+    write_files(tmp_path / part, "A")
+    with pytest.raises(CaseError, match=r"found imagesTr or labelsTr without a dataset\.json, which says what"):
+        find_cases(tmp_path, labelled=False)
+
+
+def test_numbered_files_without_a_dataset_json_are_refused(tmp_path):
+    write_files(tmp_path, *(f"A_000{number}" for number in range(4)))
+    with pytest.raises(CaseError, match=r"found files numbered _0000 and so on, expected a dataset\.json here or"):
+        find_cases(tmp_path, labelled=False)
+
+
+def test_scans_of_a_patient_beside_folders_of_others_are_refused(tmp_path):
+    write_files(tmp_path, *FOUR)
+    write_files(tmp_path / "B", *FOUR)
+    with pytest.raises(
+        CaseError, match="found scans of one patient, and scans of others in B, expected one or the other"
+    ):
+        find_cases(tmp_path, labelled=False)
+
+
+def test_a_4d_file_beside_numbered_files_of_its_name_is_refused(tmp_path):
+    write_files(tmp_path / "imagesTr", "A", *(f"A_000{number}" for number in range(4)))
+    write_files(tmp_path / "labelsTr", "A")
+    write_document(tmp_path, training=[{"image": "imagesTr/A.nii.gz", "label": "labelsTr/A.nii.gz"}])
+    with pytest.raises(CaseError, match=r"A\.nii\.gz: found a 4D file and A_0000\.nii\.gz beside it, expected one or"):
+        find_cases(tmp_path)
+
+
+def test_a_data_set_one_folder_below_is_named(phantom_dir):
+    with pytest.raises(CaseError, match=f"found a data set in {phantom_dir.name}. Name that folder, and not this one"):
+        find_cases(phantom_dir.parent)
+
+
+def test_two_patients_of_one_name_in_different_folders_are_told_apart(tmp_path):
+    write_files(tmp_path / "HGG/A", *FOUR)
+    write_files(tmp_path / "LGG/A", *FOUR)
+    assert [images[0].parent for images in find_scans(tmp_path).values()] == [tmp_path / "HGG/A", tmp_path / "LGG/A"]
+
+
+def test_other_sequences_and_what_the_system_leaves_are_no_scans(tmp_path):
+    write_files(tmp_path / "A", *FOUR, "t2_flair_bias", "adc", "swi", "brain_mask")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "survival.csv").touch()
+    assert {name: [path.name for path in images] for name, images in find_scans(tmp_path).items()} == {
+        "A": [f"{name}.nii.gz" for name in FOUR]
+    }
