@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from brats_utils.cases.case import Case
+from brats_utils.cases.reader import read_case
 from brats_utils.commands.export import export_bundle, write_model_card
 from brats_utils.inference import Predictor, predict_scan
 from brats_utils.labels import MSD
@@ -48,7 +50,7 @@ def test_bundle_gives_the_labels_of_our_own_prediction(bundle_dir, checkpoint, p
     theirs = nib.load(tmp_path / "out/scan_seg.nii.gz")
     content = load_checkpoint(checkpoint)
     predictor = Predictor((content.build_model(),), 4.0, (32, 32, 32), MSD)
-    ours = predict_scan(predictor, tmp_path / "scan.nii.gz").labels.numpy()
+    ours = predict_scan(predictor, read_case(Case("scan", (tmp_path / "scan.nii.gz",)))).labels.numpy()
     assert np.allclose(theirs.affine, oblique.affine)
     assert len(np.unique(ours)) > 1, "nothing predicted, so nothing compared"
     assert np.array_equal(np.asanyarray(theirs.dataobj).squeeze(), ours)

@@ -164,7 +164,7 @@ def test_train_takes_the_numbering_from_dataset_json_and_records_it(small_phanto
     command = ["train", "--preset", "smoke", "--out", str(tmp_path / "out"), "--wandb-mode", "disabled", *settings]
     main([*command, "--data", str(small_phantom)])
     assert load_checkpoint(tmp_path / "out/checkpoints/best.pt").config["label_schema"] == "msd"
-    assert "numbered as msd (says dataset.json)" in capsys.readouterr().out
+    assert "numbered as msd, as dataset.json says" in capsys.readouterr().out
     assert "set label_schema to it" in refused(capsys, *command, "--data", small_phantom, "--schema", "brats2021")
 
 

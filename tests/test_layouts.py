@@ -175,8 +175,8 @@ def test_what_was_found_is_said_in_one_line(phantom_dir, tmp_path, capsys):
     write_files(tmp_path / "one", *FOUR, "seg")
     find_cases(tmp_path / "one", schema=BRATS_2021)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith(": MSD's layout, 4D files, 8 cases, 6 with a label, numbered as msd (says dataset.json).")
-    assert second.endswith(": four files a patient, 1 case, 1 with a label, numbered as brats2021 (say you).")
+    assert first.endswith(": MSD's layout, 4D files, 8 cases, 6 with a label, numbered as msd, as dataset.json says.")
+    assert second.endswith(": four files a patient, 1 case, 1 with a label, numbered as brats2021, as you say.")
 
 
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
@@ -227,3 +227,26 @@ def test_other_sequences_and_what_the_system_leaves_are_no_scans(tmp_path):
     assert {name: [path.name for path in images] for name, images in find_scans(tmp_path).items()} == {
         "A": [f"{name}.nii.gz" for name in FOUR]
     }
+
+
+def test_a_label_belongs_to_the_patient_of_that_whole_name(tmp_path):
+    for name in ("A1", "A10"):
+        for word in ("flair", "t1", "t1gd", "t2", "seg"):
+            (tmp_path / f"{name}_{word}.nii.gz").touch()
+    found = {case.case_id: case.label.name for case in find_cases(tmp_path, schema=MSD)}
+    assert found == {"A1": "A1_seg.nii.gz", "A10": "A10_seg.nii.gz"}
+
+
+def test_a_4d_file_with_a_number_is_no_file_of_nnunet(tmp_path):
+    (tmp_path / "patient_0001.nii.gz").touch()
+    assert [case.case_id for case in find_cases(tmp_path, labelled=False)] == ["patient_0001"]
+
+
+def test_scans_of_nnunet_without_a_label_are_predicted(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    for number in range(4):
+        (tmp_path / f"imagesTr/A_{number:04d}.nii.gz").touch()
+    names = {"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(names))
+    (case,) = find_cases(tmp_path, labelled=False)
+    assert (case.case_id, case.images[0].name) == ("A", "A_0003.nii.gz")

@@ -45,7 +45,7 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
     if not folder.is_dir():
         raise CaseError(f"{display_path(folder)}: not found, or no folder. Expected one with patients in it.")
     document = load_document(folder)
-    if document is None and any(re.search(r"_000\d$", _stem(path)) for path in _volumes_of(folder)):
+    if document is None and any(folder.glob("*_0000.nii*")) and any(folder.glob("*_0001.nii*")):
         document = _borrow_document(folder)
     if document is not None:
         layout, found = _list_document(folder, document)
@@ -70,8 +70,8 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
             f"{display_path(folder)}: found labels without a dataset.json that says how they are numbered, expected "
             f"label_schema, or --schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
         )
-    said = "dataset.json" if document is not None else "you"
-    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name} (say{'s' * (said != 'you')} {said}).")
+    said = "dataset.json says" if document is not None else "you say"
+    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.")
     return [Case(case_id, images, label, schema) for case_id, images, label in cases]
 
 
@@ -152,8 +152,10 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             ending = str(document.get("file_ending", ".nii.gz"))
             labels = _volumes_of(folder / "labelsTr")
             entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
-            tests = [path for place in ("imagesTs", ".") for path in sorted((folder / place).glob(f"*_0000{ending}"))]
-            entries += [(str(path.relative_to(folder)).replace("_0000", ""), None) for path in tests]
+            places = [folder / place for place in ("imagesTr", "imagesTs", ".")]
+            firsts = [path for place in places for path in sorted(place.glob(f"*_0000{ending}"))]
+            others = [str(path.relative_to(folder)).replace("_0000", "") for path in firsts]
+            entries += [(image, None) for image in others if image not in dict(entries)]
         return [
             ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
             for images, label in entries
@@ -219,16 +221,12 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
         groups = _group_scans(scans)
         if len(groups) > 1:  # several patients side by side
             for name, files in groups.items():
-                yield name, files[0], _order_scans(folder, files), [p for p in labels if p.name.startswith(name)]
+                yield name, files[0], _order_scans(folder, files), [p for p in labels if _is_named(p, name)]
         else:
             yield _name_folder(folder), folder, _order_scans(folder, scans), labels + _derived_labels(folder)
         return
     for path in scans:
-        mine = [
-            label
-            for label in labels
-            if len(scans) == 1 or re.match(rf"{re.escape(_stem(path))}[^a-zA-Z0-9]", label.name)
-        ]
+        mine = [label for label in labels if len(scans) == 1 or _is_named(label, _stem(path))]
         yield _stem(path), path, (path,), mine
     if any(path.name.startswith("sub-") for path in folders):  # BIDS: neither derivatives nor code
         folders = [path for path in folders if path.name.startswith("sub-")]
@@ -293,6 +291,11 @@ def _volumes_of(folder: Path) -> list[Path]:
 def _is_label(path: Path) -> bool:
     words = re.split(r"[^a-z]+", _stem(path).lower())
     return any(word.startswith("seg") or word == "dseg" for word in words)
+
+
+def _is_named(label: Path, name: str) -> bool:
+    """Whether a label's name is a patient's with more after it: A1_seg is A1's, and not A10_seg."""
+    return bool(re.match(rf"{re.escape(name)}[^a-zA-Z0-9]", label.name))
 
 
 def _stem(path: Path) -> str:

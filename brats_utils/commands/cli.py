@@ -71,7 +71,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
     predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
     predict.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
-    _add_predictor(predict, "numbering of the labels to write")
+    _add_predictor(predict, "numbering of the labels to write; by default that of the training")
     predict.set_defaults(command=_predict)
 
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
@@ -132,7 +132,7 @@ def _train(args: argparse.Namespace) -> None:
 def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="several are averaged")
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
-    command.add_argument("--schema", choices=SCHEMAS, help=f"{schema_help}; by default that of the training")
+    command.add_argument("--schema", choices=SCHEMAS, help=schema_help)
 
 
 def _check_folder(out: Path) -> None:
