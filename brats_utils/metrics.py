@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from brats_utils.cases.geometry import find_box
 from brats_utils.labels import REGIONS
 
 Row = dict[str, float | int | bool | str]
@@ -212,14 +213,6 @@ def format_interval(scores: Summary, *, metric: str = "dice") -> str:
     prefix = "" if metric == "dice" else f"{metric}_"
     low, high = scores[f"{prefix}low"], scores[f"{prefix}high"]
     return "too few cases" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def find_box(mask: torch.Tensor) -> tuple[slice, ...]:
-    """The smallest box that holds all of a (X, Y, Z) mask; the first voxel, if it is empty."""
-    found = mask.nonzero()
-    if not len(found):
-        return (slice(1),) * mask.ndim
-    return tuple(slice(int(low), int(high) + 1) for low, high in zip(found.amin(0), found.amax(0), strict=True))
 
 
 def _crop_to_content(*masks: torch.Tensor) -> list[torch.Tensor]:

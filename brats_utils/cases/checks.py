@@ -19,13 +19,6 @@ def find_tissue(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.logical_or.reduce(image.numpy() != 0))  # many times faster than torch's any
 
 
-def find_brain(image: np.ndarray) -> tuple[slice, ...]:
-    """The box around all that is not air in a (C, X, Y, Z) image: a quarter of a scan, and quick to look at."""
-    tissue = np.logical_or.reduce(image != 0)
-    spans = [np.flatnonzero(tissue.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(int(span[0]), int(span[-1]) + 1) if len(span) else slice(None) for span in spans)
-
-
 def find_air(channel: np.ndarray) -> float | None:
     """Find the constant that stands for air, where most of a volume's faces have one and it is not 0.
 

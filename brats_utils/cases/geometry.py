@@ -22,6 +22,13 @@ def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
     return bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
 
 
+def find_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    """The smallest box that holds all of a (X, Y, Z) mask; the first voxel, if it is empty."""
+    axes = set(range(mask.ndim))
+    spans = [np.flatnonzero(mask.numpy().any(axis=tuple(axes - {axis}))) for axis in sorted(axes)]
+    return tuple(slice(int(span[0]), int(span[-1]) + 1) if len(span) else slice(1) for span in spans)
+
+
 def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Turn a volume by quarter turns and mirrors until its axes run as the target's: right, anterior, superior in mm.
 

@@ -15,8 +15,8 @@ from nibabel.affines import from_matvec
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.checks import find_air, find_brain, find_doubts, find_saturation
-from brats_utils.cases.geometry import lies_on_grid
+from brats_utils.cases.checks import find_air, find_doubts, find_saturation, find_tissue
+from brats_utils.cases.geometry import find_box, lies_on_grid
 from brats_utils.cases.label import read_label
 from brats_utils.cases.nifti import read_volume
 from brats_utils.labels import CHANNELS, LabelError, LabelSchema, labels_to_regions
@@ -97,7 +97,7 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
         volumes.append(MetaTensor(torch.from_numpy(channels), affine=source.affine))
     image = _stack(volumes, case.images, resample=resample)
     notes += _clean_channels(image.as_tensor().numpy(), case.images)
-    brain = find_brain(image.as_tensor().numpy())
+    brain = find_box(find_tissue(image))
     inside = image.as_tensor().numpy()[:, *brain]
     notes += _check_channels(inside, case.images)
     notes += find_doubts(inside, spacing_mm=image.pixdim.tolist())

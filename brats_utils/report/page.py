@@ -21,8 +21,9 @@ import torch
 from IPython.display import HTML
 from PIL import Image
 
+from brats_utils.cases.geometry import find_box
 from brats_utils.labels import CHANNELS, REGIONS
-from brats_utils.metrics import Summary, find_box, format_interval
+from brats_utils.metrics import Summary, format_interval
 from brats_utils.paths import write_text
 from brats_utils.report.slices import upright_slice, window_volume
 
