@@ -94,14 +94,20 @@ def test_the_bootstrap_cell_installs_again_where_the_first_attempt_failed(tmp_pa
     assert asked == ["git", "pip", "pip", "pip"], "one clone; the failure, the requirements, the package; then no more"
 
 
-def test_04_predicts_and_reads_labels_in_one_numbering() -> None:
+def test_04_predicts_and_views_in_the_numbering_of_the_data() -> None:
     tree = ast.parse("\n".join(cell.source for cell in code_cells(nbformat.read(FOLDER / "04_inference.ipynb", 4))))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    needed = {"load_cases", "build_predictor", "build_preprocessing", "load_truth", "view_case"}
     used = {(call.func.id, ast.unparse(k.value)) for call in calls for k in call.keywords if k.arg == "schema"}
-    real = {("load_cases", "SCHEMAS['msd']")}  # of the parameter `real_data`, which is in MSD's numbering
-    assert used == {(name, "schema") for name in needed} | real
+    read = {("find_cases", "SCHEMAS.get(cfg.label_schema)"), ("find_cases", "SCHEMAS.get(real_schema)")}
+    assert used == {("build_predictor", "schema"), ("view_case", "schema")} | read
+    assigned = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Assign)}
+    assert "schema = cases[0].numbering" in assigned
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "schema"]
+
+
+def test_03_records_the_numbering_of_the_data_and_not_auto() -> None:
+    source = "\n".join(cell.source for cell in code_cells(nbformat.read(FOLDER / "03_train.ipynb", 4)))
+    assert 'recorded = cfg.model_dump(mode="json") | {"label_schema": schema.name}' in source
 
 
 def test_is_valid_and_has_cell_ids(notebook: NotebookNode) -> None:
