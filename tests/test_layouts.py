@@ -250,3 +250,15 @@ def test_scans_of_nnunet_without_a_label_are_predicted(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(names))
     (case,) = find_cases(tmp_path, labelled=False)
     assert (case.case_id, case.images[0].name) == ("A", "A_0003.nii.gz")
+
+
+def test_a_number_within_the_name_of_a_case_of_nnunet_is_not_that_of_a_channel(tmp_path):
+    names = {"imagesTr": "BraTS2021_00003", "imagesTs": "BraTS2021_00004"}
+    for part, name in names.items():
+        write_files(tmp_path / part, *(f"{name}_000{number}" for number in range(4)))
+    write_files(tmp_path / "labelsTr", names["imagesTr"])
+    channels = dict(zip("0123", ("T1", "T1ce", "T2", "FLAIR"), strict=True))
+    document = {"channel_names": channels, "labels": {tissue: value for value, tissue in MSD.tissues.items()}}
+    (tmp_path / "dataset.json").write_text(json.dumps(document))
+    assert [case.case_id for case in find_cases(tmp_path)] == ["BraTS2021_00003"]
+    assert list(find_scans(tmp_path)) == list(names.values())

@@ -154,7 +154,7 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
             places = [folder / place for place in ("imagesTr", "imagesTs", ".")]
             firsts = [path for place in places for path in sorted(place.glob(f"*_0000{ending}"))]
-            others = [str(path.relative_to(folder)).replace("_0000", "") for path in firsts]
+            others = [str(path.relative_to(folder)).removesuffix(f"_0000{ending}") + ending for path in firsts]
             entries += [(image, None) for image in others if image not in dict(entries)]
         return [
             ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
