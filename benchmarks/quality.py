@@ -13,13 +13,14 @@ from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.case import Case
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.split import split_cases
-from brats_utils.commands.train import build_loaders, build_state, run_epochs
+from brats_utils.commands.train import build_loaders, build_state
 from brats_utils.config import load_config
 from brats_utils.inference import clean_regions, predict_logits
 from brats_utils.labels import MSD
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import build_model, choose_device
 from brats_utils.paths import REPOSITORY, resolve_path, write_text
+from brats_utils.training import train_epochs
 
 BUDGET = 5.5
 """How many times our seconds the classic recipe gets."""
@@ -61,7 +62,9 @@ def main() -> None:
 def train_ours(config, train_loader, val_loader) -> Iterator[tuple[float, float | None]]:
     """Yield, an epoch at a time, its seconds of training and the mean Dice if there was a validation."""
     state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
-    for result in run_epochs(config, state, train_loader, val_loader):
+    plan = {"max_epochs": config.max_train_epochs, "validation_intervals": config.validation_intervals}
+    place = {"roi_size": config.inference_roi_size, "spacing_mm": config.spacing_mm, "seed": config.seed}
+    for result in train_epochs(state, train_loader, val_loader, **plan, **place):
         yield result.seconds, None if result.dice is None else result.mean_dice
 
 

@@ -1,6 +1,7 @@
 """Scoring a predictor on labelled cases, at the scans' own resolution."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def _score_scan(predictor: Predictor, case_id: str, scan: Scan) -> tuple[Predict
 
 
 def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predict, save and score cases one by one; what cannot be used surfaces before the first prediction.
+    """Predict, save and score cases one by one; what `read_case` refuses surfaces before the first prediction.
 
     Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json` (by region: mean of
     each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error). An
@@ -55,9 +56,6 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
 
     Returns:
         The table in `cases.csv`, and the counts of `uncertainty.count_calibration` over all cases.
-
-    Raises:
-        CaseError, LabelError: see `read_case`.
     """
     check_cases(cases)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -76,10 +74,9 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         for name, error in calibration_error(calibration).items():
             summary[name]["ece"] = error
         write_text(made / "summary.json", json.dumps(summary, indent=1))
-        for path in [made / "predictions", made / "cases.csv", made / "summary.json"]:
-            if (out_dir / path.name).exists():
-                (out_dir / path.name).rename(made / f"earlier-{path.name}")
-            path.rename(out_dir / path.name)
+        (out_dir / "predictions").mkdir(exist_ok=True)
+        for path in [*(made / "predictions").iterdir(), made / "summary.json", made / "cases.csv"]:
+            os.replace(path, out_dir / path.relative_to(made))
     return table, calibration
 
 

@@ -38,28 +38,12 @@ class RegionLoss(nn.Module):
 
     Cross-entropy gives every voxel a gradient from the first step on; Dice alone starts slowly.
     With `smooth_nr` 0, as in the classic recipe, a region that is empty in a patch has loss 1 and no gradient.
+    Takes the settings of `monai.losses.DiceLoss`, and the weight of cross-entropy.
     """
 
-    def __init__(
-        self,
-        *,
-        smooth_nr: float,
-        smooth_dr: float,
-        squared_pred: bool,
-        to_onehot_y: bool,
-        sigmoid: bool,
-        batch: bool,
-        bce_weight: float,
-    ) -> None:
+    def __init__(self, *, bce_weight: float, **dice_settings: float | bool) -> None:
         super().__init__()
-        self.dice = DiceLoss(
-            smooth_nr=smooth_nr,
-            smooth_dr=smooth_dr,
-            squared_pred=squared_pred,
-            to_onehot_y=to_onehot_y,
-            sigmoid=sigmoid,
-            batch=batch,
-        )
+        self.dice = DiceLoss(**dice_settings)  # type: ignore[arg-type]
         self.bce = nn.BCEWithLogitsLoss()
         self.bce_weight = bce_weight
 

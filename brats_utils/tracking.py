@@ -166,7 +166,9 @@ def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
 
     The folder's name becomes the artifact's, with dashes for what W&B refuses.
     """
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII), type="dataset")
+    artifact = wandb.Artifact(
+        re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII)[:128], type="dataset"
+    )
     artifact.add_reference(dataset_dir.resolve().as_uri())
     artifact.add_file(str(split_path), name="split.json")
     if run.job_type == "dataset":

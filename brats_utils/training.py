@@ -189,7 +189,7 @@ def train_epochs(
         val_loader: whole cases, one a batch.
         max_epochs: stop when as many are finished.
         validation_intervals: validate every n-th epoch.
-        roi_size: sliding window of the validation, in voxels.
+        roi_size: sliding window of the validation, in voxels of `spacing_mm`.
         spacing_mm: voxel size of the validation's volumes.
         seed: of every random choice.
 

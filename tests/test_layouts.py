@@ -47,7 +47,7 @@ def test_patients_are_found_by_the_names_of_their_files(tmp_path):
     assert list(find_scans(tmp_path / "a")) == ["a"]
 
 
-@pytest.mark.parametrize("names", [("A.nii.gz", "A"), ("B.nii", "B.nii.gz")], ids=str)
+@pytest.mark.parametrize("names", [("A", "A.nii.gz"), ("B.nii", "B.nii.gz")], ids=str)
 def test_two_patients_of_one_name_are_refused(tmp_path, names):
     for name in names:
         (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
@@ -57,7 +57,7 @@ def test_two_patients_of_one_name_are_refused(tmp_path, names):
 
 def test_a_missing_channel_is_named_when_the_patient_is_read(tmp_path):
     write_files(tmp_path / "a", "flair", "t1", "t2")
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / "a/flair.nii.gz")
+    nib.save(nib.Nifti1Image(np.arange(64, dtype=np.float32).reshape(4, 4, 4), np.eye(4)), tmp_path / "a/flair.nii.gz")
     shutil.copy(tmp_path / "a/flair.nii.gz", tmp_path / "a/t1.nii.gz")
     (case,) = find_cases(tmp_path, labelled=False)
     with pytest.raises(CaseError, match=r"t1gd\.nii\.gz: not found"):

@@ -54,7 +54,7 @@ def find_doubts(values: np.ndarray, *, spacing_mm: Sequence[float]) -> Iterator[
     if negative:
         listed = ", ".join(f"{channel} {count}" for channel, count in negative.items())
         yield f"Found negative values ({listed} voxels). They are kept; only exact zeros count as air."
-    if max(spacing_mm) > MAX_SPACING_MM:
+    if max(spacing_mm) > MAX_SPACING_MM + 1e-3:
         yield f"Found voxels of {' x '.join(f'{s:g}' for s in spacing_mm)} mm. Small lesions are lost in slices over {MAX_SPACING_MM:g} mm."
     tissue = values != 0
     brain = int(np.count_nonzero(np.logical_or.reduce(tissue)))
@@ -85,23 +85,20 @@ def _find_swaps(values: np.ndarray, brain: np.ndarray) -> Iterator[str]:
     z = (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
     flair, t1, t1gd, t2 = range(4)
     alike = np.corrcoef(z)
-    partner = max((flair, t1, t2), key=lambda channel: alike[t1gd, channel])
-    watery = max((flair, t1, t1gd), key=lambda channel: alike[t2, channel])
+    for channel, usual, margin in ((t1gd, t1, 0.15), (t2, flair, 0.1)):
+        others = np.delete(alike[channel], channel)
+        partner = int(np.flatnonzero(alike[channel] == others.max())[0])
+        if alike[channel, partner] > alike[channel, usual] + margin:
+            yield (
+                f"{CHANNELS[channel]} resembles {CHANNELS[partner]} (correlation {alike[channel, partner]:.2f}) more than "
+                f"{CHANNELS[usual]} ({alike[channel, usual]:.2f}), expected the reverse. Check the order of the channels."
+            )
+            return
     fluid = np.median(z[:, z[t1] <= np.percentile(z[t1], 8)], axis=1)
     brightest = int(np.argmax(fluid))
     difference = z[t1gd] - z[t1]
-    skewness = float((((difference - difference.mean()) / difference.std()) ** 3).mean())
-    if alike[t1gd, partner] > alike[t1gd, t1] + 0.15:
-        yield (
-            f"T1gd resembles {CHANNELS[partner]} (correlation {alike[t1gd, partner]:.2f}) more than T1w "
-            f"({alike[t1gd, t1]:.2f}), expected the reverse. Check the order of the channels."
-        )
-    elif alike[t2, watery] > alike[t2, flair] + 0.1:
-        yield (
-            f"T2w resembles {CHANNELS[watery]} (correlation {alike[t2, watery]:.2f}) more than FLAIR "
-            f"({alike[t2, flair]:.2f}), expected the reverse. Check the order of the channels."
-        )
-    elif brightest != t2:
+    skewness = float(((difference - difference.mean()) ** 3).mean()) / max(float(difference.std()), 1e-6) ** 3
+    if brightest != t2:
         yield (
             f"Fluid, the darkest of T1w, is brightest in {CHANNELS[brightest]} (z {fluid[brightest]:+.1f}, T2w "
             f"{fluid[t2]:+.1f}), expected in T2w. Are {CHANNELS[brightest]} and T2w swapped?"

@@ -22,15 +22,28 @@ CONTRAST_WORDS = ("ce", "gd", "gadolinium", "contrast", "post")
 """Beside a T1w, they say that it was taken after contrast agent. Source: the entity `ce` of BIDS."""
 
 
+ENTITY = r"(^|_)(?!ce-)[a-z]+-[a-z0-9]+(?=_)"
+"""Entities of BIDS other than `ce`: `ses-post` says nothing of contrast agent."""
+
+
 def channel_of(name: str) -> str | None:
     """Tell which channel a file or an entry of dataset.json is, by the last word of its name: `x_t1ce`, `ce-gd_T1w`."""
-    words = re.findall("[a-z0-9]+", name.lower())
+    words = re.findall("[a-z0-9]+", re.sub(ENTITY, "", name.lower()))
     last = words.pop() if words else ""
     contrast = bool(re.search(r"(^|_)ce-", name.lower())) or (words[-1:] and words[-1] in CONTRAST_WORDS)
-    if last in CONTRAST_WORDS and words:  # T1 Gd, T1-post
+    while last in CONTRAST_WORDS and words:  # T1 Gd, T1w post-contrast
         last, contrast = words.pop(), True
     found = next((channel for channel, known in CHANNEL_WORDS.items() if last in known), None)
     return "T1gd" if found == "T1w" and contrast else found
+
+
+def without_channel(name: str) -> str:
+    """What stands before the name of the channel: the patient of A_t1ce, A_T1_Gd and A_ce-gd_T1w."""
+    known = {word for words in (*CHANNEL_WORDS.values(), CONTRAST_WORDS) for word in words}
+    name = re.sub("(^|_)ce-[a-zA-Z0-9]+", "", name)
+    while (match := re.search(r"[^a-zA-Z0-9]*([a-zA-Z0-9]+)$", name)) and match[1].lower() in known:
+        name = name[: match.start()]
+    return name
 
 
 def load_document(folder: Path) -> dict[str, Any] | None:
@@ -43,12 +56,12 @@ def load_document(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict):
             raise ValueError(type(document).__name__)
     except ValueError as error:
         raise CaseError(
-            f"{display_path(path)}: cannot be read ({error!r}). Expected MSD's or nnU-Net's keys; copy it again."
+            f"{display_path(path)}: cannot be read ({error}). Expected MSD's or nnU-Net's keys; copy it again."
         ) from error
     return document
 
@@ -118,9 +131,12 @@ def _split_regions(entry: Mapping[str, Any]) -> dict[int, object]:
     """Tissues of nested regions: what the whole tumour has and the core has not is edema."""
     values = {str(name).lower(): {v} if isinstance(v, int) else {int(x) for x in v} for name, v in entry.items()}
     whole, core, enhancing = (
-        next((found for name, found in values.items() if word in name), set()) for word in ("whole", "core", "enhanc")
+        next((found for name, found in values.items() if re.search(sign, name)), set())
+        for sign in (r"whole|\bwt\b", r"core|\btc\b", r"enhanc|\bet\b")
     )
-    parts = {"edema": whole - core, "necrotic": core - enhancing, "enhancing": enhancing}
+    apart = {tissue: found for name, found in values.items() if (tissue := _tissue_of(name)) in ("cyst", "cavity")}
+    inner = core - enhancing - apart.get("cyst", set())
+    parts = {"edema": whole - core - apart.get("cavity", set()), "necrotic": inner, "enhancing": enhancing, **apart}
     return {0: "background", **{value: tissue for tissue, found in parts.items() for value in found}}
 
 

@@ -28,17 +28,12 @@ def download_msd(
 
     A finished archive is kept beside the folder until extraction has succeeded, so that a break in
     the extraction does not cost a second download. A broken download starts again from nothing.
-    The folder appears under its own name only when it is complete.
 
     Args:
-        dataset_dir: folder to make; an existing one is taken as complete, because this is the
-            only way it comes into being.
+        dataset_dir: folder to make; an existing one is complete, because this is the only way it comes into being.
         url: where the tar lies.
         md5: its checksum.
         archive_bytes: its size, for the check of free space (archive and extracted copy side by side).
-
-    Returns:
-        `dataset_dir`.
 
     Raises:
         DownloadError: not enough space, no network, wrong checksum, unsafe or incomplete archive.

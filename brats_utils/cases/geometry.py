@@ -44,3 +44,13 @@ def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torc
     order = [int(np.flatnonzero(axes == axis)[0]) for axis in range(3)]
     turned = volume.as_subclass(torch.Tensor).permute(0, *(1 + axis for axis in order))
     return turned.flip([1 + position for position, axis in enumerate(order) if turns[axis] < 0])
+
+
+def turn_onto(
+    volume: torch.Tensor, affine: np.ndarray, *, onto: np.ndarray, shape: Sequence[int]
+) -> tuple[torch.Tensor, bool]:
+    """Turn (C, X, Y, Z) until its axes run as those of a grid with affine `onto`; and whether it then lies on that grid."""
+    to_grid = np.linalg.inv(onto) @ affine
+    turned = turn_volume(volume, to_grid)
+    to_grid = to_grid @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_grid), volume.shape[1:])
+    return turned, tuple(turned.shape[1:]) == tuple(shape) and lies_on_grid(to_grid, shape)

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from brats_utils.cases.case import Case
-from brats_utils.cases.geometry import lies_on_grid, turn_volume
+from brats_utils.cases.geometry import turn_onto
 from brats_utils.cases.nifti import gives_position, read_volume
 from brats_utils.labels import LabelError, check_label_values
 from brats_utils.paths import display_path
@@ -20,17 +20,15 @@ def read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[st
     assert case.numbering is not None
     source, values = read_volume(case.label)
     name = display_path(case.label)
-    whole = values if values.dtype.kind in "iu" else np.rint(values)
-    if whole is not values:
-        off = ~(np.abs(values - whole) <= MAX_ROUNDING)  # NaN is near to nothing
-        if off.any():
-            listed = ", ".join(f"{value:.7g}" for value in np.unique(values[off])[:5])
-            raise LabelError(
-                f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.numbering.tissues)} "
-                f"give or take {MAX_ROUNDING:g}. Was the label resampled without `nearest`? Export it again."
-            )
-    with np.errstate(invalid="ignore"):  # of what does not fit into 8 bits, all values are listed below
-        small = whole.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # NaN and infinity are near to nothing, and refused
+        whole = np.rint(values)
+        off, small = ~(np.abs(values - whole) <= MAX_ROUNDING), whole.astype(np.uint8)
+    if off.any():
+        listed = ", ".join(f"{value:.7g}" for value in np.unique(values[off])[:5])
+        raise LabelError(
+            f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.numbering.tissues)} "
+            f"give or take {MAX_ROUNDING:g}. Was the label resampled without `nearest`? Export it again."
+        )
     fits = np.array_equal(small, whole)
     found = np.flatnonzero(np.bincount(small.ravel())) if fits else np.unique(whole)
     check_label_values(found.tolist(), case.numbering, source=name)
@@ -42,18 +40,24 @@ def _turn_onto_scan(
 ) -> tuple[torch.Tensor, list[str]]:
     """Bring (X, Y, Z) labels into the order of the scan's voxels, or refuse them."""
     (name, scan_name), shape, notes = names, scan.shape[:3], []
-    turned, to_scan = labels, np.eye(4)
-    if labels.ndim == 3 and gives_position(source) and gives_position(scan):
-        to_scan = np.linalg.inv(scan.affine) @ source.affine
-        turned = turn_volume(labels[None], to_scan)[0]
-        to_scan = to_scan @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_scan), labels.shape)
-        axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
-        if axes[0] != axes[1]:
-            notes.append(
-                f"The label's axes run {axes[0]}, those of the scan {axes[1]}: it was turned onto the scan. Were one of the "
-                "headers wrong, it would look the same; compare them in a viewer."
-            )
-    elif not np.array_equal(source.affine, scan.affine):
+    turned, fits = labels, True
+    known = labels.ndim == 3 and gives_position(source) and gives_position(scan)
+    if known:
+        turned, fits = turn_onto(labels[None], source.affine, onto=scan.affine, shape=shape)
+        turned = turned[0]
+    if not fits and any(np.array_equal(image.affine, np.eye(4)) for image in (source, scan)):
+        known, turned, fits = (
+            False,
+            labels,
+            True,
+        )  # an identity matrix that does not fit: tools that do not know write it
+    axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
+    if known and axes[0] != axes[1]:
+        notes.append(
+            f"The label's axes run {axes[0]}, those of the scan {axes[1]}: it was turned onto the scan. Were one of the "
+            "headers wrong, it would look the same; compare them in a viewer."
+        )
+    elif not known and not np.array_equal(source.affine, scan.affine):
         notes.append(
             "The header of the label, or of the scan, gives no position: the label is taken voxel by voxel as it lies. "
             "Compare them in a viewer."
@@ -63,7 +67,7 @@ def _turn_onto_scan(
             f"{name}: found a label of shape {tuple(labels.shape)}, expected {tuple(shape)} as in {scan_name}. "
             "Check that both files belong to the same case."
         )
-    if not lies_on_grid(to_scan, shape):
+    if not fits:
         raise LabelError(
             f"{name}: found a label at another position or with another voxel size than {scan_name}, expected the same "
             "grid. Resample the label to the scan, or correct the header that is wrong."

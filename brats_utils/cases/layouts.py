@@ -1,12 +1,13 @@
 """Which files of a folder are whose: every layout that readers have, told apart by what lies there."""
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.dataset_json import CHANNEL_WORDS, channel_of, load_document, read_channels, read_numbering
+from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering, without_channel
 from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
 from brats_utils.paths import display_path, say
 
@@ -26,7 +27,7 @@ MAX_DEPTH = 3
 
 
 def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: bool = True) -> list[Case]:
-    """List the cases of a folder, and say in one line what was found.
+    """List the cases of a folder, sorted by id, and say in one line what was found.
 
     What a scan lacks is left to `read_case` to refuse, so that one bad patient does not hide the others.
 
@@ -34,9 +35,6 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
         folder: in one of `LAYOUTS`, or the folder of one patient.
         schema: numbering of the labels; None to take it from a dataset.json, where there is one.
         labelled: list those with a label alone; otherwise all, and labels are not looked at.
-
-    Returns:
-        Cases sorted by id.
 
     Raises:
         CaseError: there is no case, or no label, or two of them; or the folder can be read in two ways.
@@ -77,18 +75,21 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
 
 def _take_labelled(folder: Path, found: Sequence[Found]) -> list[tuple[str, Images, Path]]:
     """Those that have a label, sorted by id; what is unclear is refused."""
-    unclear = []
-    for case_id, images, labels in found:
-        if len(labels) > 1:
-            unclear.append(f"{case_id} has {len(labels)} labels ({', '.join(path.name for path in labels)})")
-        elif labels and not images:
+    unclear, cases = [], []
+    for case_id, images, labels in sorted(found):
+        tumour = [path for path in labels if re.search("tumou?r", path.name.lower())]  # others are of the brain
+        chosen = tumour if len(tumour) == 1 else labels
+        if len(chosen) > 1:
+            unclear.append(f"{case_id} has {len(chosen)} labels ({', '.join(path.name for path in chosen)})")
+        elif chosen and not images:
             unclear.append(f"{case_id} has a label and no scan")
+        elif chosen:
+            cases.append((case_id, images, chosen[0]))
     if unclear:
         raise CaseError(
             f"{display_path(folder)}: found patients that cannot be used: {'; '.join(unclear)}. Expected scans and one file "
             "with a word in its name that starts with `seg`, or `dseg`, a patient; move the others elsewhere."
         )
-    cases = [(case_id, images, labels[0]) for case_id, images, labels in sorted(found) if labels]
     if not cases:
         raise CaseError(
             f"{display_path(folder)}: found no labelled patient among {len(found)}, expected cases with a label: listed "
@@ -153,7 +154,7 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             labels = _volumes_of(folder / "labelsTr")
             entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
             places = [folder / place for place in ("imagesTr", "imagesTs", ".")]
-            firsts = [path for place in places for path in sorted(place.glob(f"*_0000{ending}"))]
+            firsts = [path for place in places for path in _volumes_of(place) if path.name.endswith(f"_0000{ending}")]
             others = [str(path.relative_to(folder)).removesuffix(f"_0000{ending}") + ending for path in firsts]
             entries += [(image, None) for image in others if image not in dict(entries)]
         return [
@@ -170,7 +171,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
         stem, ending = _stem(images[0]), images[0].name.removeprefix(_stem(images[0]))
         split = [images[0].with_name(f"{stem}_{index:04d}{ending}") for index in range(len(channels))]
         if not any(path.is_file() for path in split):
-            if channels != list(CHANNELS):
+            if channels != list(CHANNELS) and images[0].is_file():
                 raise LabelError(
                     f"{name}: found channels {channels} in 4D files, expected {list(CHANNELS)} in this order. Reorder the "
                     "channels of the images, then correct the names."
@@ -182,18 +183,23 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
                 "of them are the scans? Move the others elsewhere."
             )
         images = split
-    if len(images) != len(channels):
-        raise CaseError(f"{name}: found {len(images)} files for {len(channels)} channels at {display_path(images[0])}.")
+    said = [channel_of(_stem(path)) for path in images]
+    if len(images) != len(channels) or (None not in said and said != list(channels)):
+        raise CaseError(
+            f"{name}: found the files {[path.name for path in images]} of a case, expected one a channel, in the order "
+            f"{list(channels)} that it gives itself. Correct it."
+        )
     return tuple(images[list(channels).index(channel)] for channel in CHANNELS)
 
 
 def _list_patients(folder: Path) -> tuple[str, list[Found]]:
     """The patients of a folder without dataset.json: in folders of their own, as files side by side, or a single one."""
+    patients = sorted(_find_patients(folder, MAX_DEPTH), key=lambda patient: patient[1])
     homes: dict[str, Path] = {}
     found: list[Found] = []
-    for case_id, home, images, labels in _find_patients(folder, MAX_DEPTH):
-        if case_id in homes and homes[case_id].parent != home.parent:
-            case_id = "_".join((*home.parent.relative_to(folder).parts, case_id))
+    for name, home, images, labels in patients:
+        elsewhere = any(name == other and home.parent != place.parent for other, place, _, _ in patients)
+        case_id = "_".join((*home.parent.relative_to(folder).parts, name)) if elsewhere else name
         if case_id in homes:
             raise CaseError(
                 f"{display_path(homes[case_id])} and {display_path(home)}: found two patients of the name {case_id}, "
@@ -210,7 +216,7 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
     """Name, place, scans and labels of each patient, sorted by place."""
     volumes = _volumes_of(folder)
     scans, labels = [p for p in volumes if not _is_label(p)], [p for p in volumes if _is_label(p)]
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
     if _has_channels(folder):
         below = next(filter(_has_channels, folders), None)
         if below:
@@ -221,13 +227,13 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
         groups = _group_scans(scans)
         if len(groups) > 1:  # several patients side by side
             for name, files in groups.items():
-                yield name, files[0], _order_scans(folder, files), [p for p in labels if _is_named(p, name)]
+                yield name, files[0], _order_scans(folder, files), _labels_of(name, labels, groups)
         else:
             yield _name_folder(folder), folder, _order_scans(folder, scans), labels + _derived_labels(folder)
         return
+    names = [_stem(path) for path in scans]
     for path in scans:
-        mine = [label for label in labels if len(scans) == 1 or _is_named(label, _stem(path))]
-        yield _stem(path), path, (path,), mine
+        yield _stem(path), path, (path,), labels if len(scans) == 1 else _labels_of(_stem(path), labels, names)
     if any(path.name.startswith("sub-") for path in folders):  # BIDS: neither derivatives nor code
         folders = [path for path in folders if path.name.startswith("sub-")]
     elif folder.name.startswith(("sub-", "ses-")):  # nor diffusion or function
@@ -238,12 +244,17 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
                 f"{display_path(folder)}: found a data set in {path.name}. Name that folder, and not this one."
             )
         inside = [scan for scan in _volumes_of(path) if not _is_label(scan)]
-        if (path / "prediction.json").exists() and not inside:
-            continue  # predicted into the folder of the 4D files
+        if ((path / "prediction.json").exists() or (path / "cases.csv").exists()) and not inside:
+            continue  # what `predict` and `evaluate` write
         if _has_channels(path) or (depth > 1 and not inside and any(below.is_dir() for below in path.iterdir())):
             yield from _find_patients(path, depth - 1)
+        elif len(inside) == len(CHANNELS):
+            raise CaseError(
+                f"{display_path(path)}: found {', '.join(scan.name for scan in inside)}, whose names do not say which channel "
+                f"each is, expected last words such as {', '.join(CHANNELS)}. Rename them."
+            )
         else:
-            yield path.name, path, tuple(inside), [label for label in _volumes_of(path) if _is_label(label)]
+            yield _name_folder(path), path, tuple(inside), [label for label in _volumes_of(path) if _is_label(label)]
 
 
 def _has_channels(folder: Path) -> bool:
@@ -251,25 +262,26 @@ def _has_channels(folder: Path) -> bool:
 
 
 def _group_scans(scans: Sequence[Path]) -> dict[str, list[Path]]:
-    """Scans by what stands before the name of the channel, where that gives several whole patients; else all in one."""
+    """Scans by what stands before the name of the channel, where that gives a whole patient; else all in one."""
     groups: dict[str, list[Path]] = {}
     for path in scans:
-        words = re.split(r"[^a-zA-Z0-9]+(?=[a-zA-Z0-9]+$)", re.sub("(^|_)ce-[a-zA-Z0-9]+", "", _stem(path)))
-        groups.setdefault(words[0], []).append(path)
-    whole = [sorted(str(channel_of(_stem(path))) for path in files) == sorted(CHANNELS) for files in groups.values()]
-    return groups if all(whole) else {"": list(scans)}
+        if channel_of(_stem(path)):
+            groups.setdefault(without_channel(_stem(path)), []).append(path)
+    whole = [len({channel_of(_stem(path)) for path in files}) == len(CHANNELS) for files in groups.values()]
+    return groups if any(whole) else {"": list(scans)}
 
 
 def _name_folder(home: Path) -> str:
     """Name a patient after the folder; in BIDS after subject and session."""
-    entities = [part for part in home.resolve().parts if part.startswith(("sub-", "ses-"))]
-    return "_".join(entities) if home.name == "anat" and entities else home.resolve().name
+    path = Path(os.path.abspath(home))  # a link keeps its own name
+    entities = [part for part in path.parts if part.startswith(("sub-", "ses-"))]
+    return "_".join(entities) if entities and path.name.startswith(("anat", "ses-")) else path.name
 
 
 def _order_scans(folder: Path, scans: Sequence[Path]) -> Images:
     """The four scans of a patient in the order of `CHANNELS`; what is missing keeps its place, so that it is named."""
     found = {channel: [path for path in scans if channel_of(_stem(path)) == channel] for channel in CHANNELS}
-    return tuple(path for name in CHANNELS for path in found[name] or [folder / f"{CHANNEL_WORDS[name][0]}.nii.gz"])
+    return tuple(path for name in CHANNELS for path in found[name] or [folder / f"{name.lower()}.nii.gz"])
 
 
 def _derived_labels(home: Path) -> list[Path]:
@@ -284,27 +296,29 @@ def _derived_labels(home: Path) -> list[Path]:
 def _volumes_of(folder: Path) -> list[Path]:
     """NIfTI files, without our own predictions and the `._` files that macOS leaves beside each."""
     ours = {f"{kind}.nii.gz" for kind in PREDICTED} if (folder / "prediction.json").exists() else set()
-    paths = (path for path in folder.glob("*") if path.name.endswith((".nii", ".nii.gz")) and path.is_file())
+    paths = (path for path in folder.glob("*") if path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file())
     return sorted(path for path in paths if not path.name.startswith(".") and path.name not in ours)
 
 
 def _is_label(path: Path) -> bool:
     words = re.split(r"[^a-z]+", _stem(path).lower())
-    return any(word.startswith("seg") or word == "dseg" for word in words)
+    return channel_of(_stem(path)) is None and any(word.startswith("seg") or word == "dseg" for word in words)
 
 
-def _is_named(label: Path, name: str) -> bool:
-    """Whether a label's name is a patient's with more after it: A1_seg is A1's, and not A10_seg."""
-    return bool(re.match(rf"{re.escape(name)}[^a-zA-Z0-9]", label.name))
+def _labels_of(name: str, labels: Sequence[Path], names: Iterable[str]) -> list[Path]:
+    """Labels named like a patient with more after it; A10_seg is not A1's, nor A_2_seg A's where there is an A_2."""
+    rivals = [other for other in names if len(other) > len(name)]
+    starts = [re.compile(rf"{re.escape(text)}[^a-zA-Z0-9]") for text in (name, *rivals)]
+    return [p for p in labels if starts[0].match(p.name) and not any(start.match(p.name) for start in starts[1:])]
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def _tell_apart(paths: Sequence[Path], folder: Path) -> list[str]:
     """Make ids from what differs among paths: `p1` and `p2` of `p1/image.nii.gz` and `p2/image.nii.gz`."""
-    parts = [(*path.relative_to(folder).parent.parts, _stem(path)) for path in paths]
+    parts = [(*Path(os.path.relpath(path, folder)).parent.parts, _stem(path)) for path in paths]
     if len({len(part) for part in parts}) > 1:
         return ["_".join(part) for part in parts]
     differs = [len(set(column)) > 1 for column in zip(*parts, strict=True)]

@@ -63,9 +63,8 @@ def _explain_reading(path: Path) -> Iterator[None]:
 
 
 def gives_position(image: nib.Nifti1Image) -> bool:
-    """Whether a header says where its voxels lie; tools that do not know write no code, or an identity matrix."""
-    coded = image.header["qform_code"] or image.header["sform_code"]
-    return bool(coded) and not np.array_equal(image.affine, np.eye(4))
+    """Whether a header has a code that says where its voxels lie."""
+    return bool(image.header["qform_code"] or image.header["sform_code"])
 
 
 def copy_geometry(source: nib.Nifti1Header, target: nib.Nifti1Header) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.checks import find_air, find_doubts, find_saturation, find_tissue
-from brats_utils.cases.geometry import find_box, lies_on_grid
+from brats_utils.cases.geometry import find_box, turn_onto
 from brats_utils.cases.label import read_label
-from brats_utils.cases.nifti import read_volume
+from brats_utils.cases.nifti import gives_position, read_volume
 from brats_utils.labels import CHANNELS, LabelError, LabelSchema, labels_to_regions
 from brats_utils.paths import display_path, say, write_text
+
+MAX_OUTSIDE = 0.05
+"""Share of a label in air from which on there is a warning. The skull stripping may cut off a little."""
 
 MAX_LISTED = 5
 """How many cases with warnings are printed."""
@@ -77,9 +81,8 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
         resample: bring scans on different grids to that of the first, instead of refusing them.
 
     Raises:
-        CaseError: a file that is missing, damaged or no NIfTI; too many or too few axes or channels; voxels that are NaN,
-            infinite or no numbers; an empty channel; one scan given twice; different grids without `resample`, or ones
-            that do not overlap.
+        CaseError: a missing or damaged file; too many or too few axes or channels; voxels that are no finite numbers; an
+            empty channel; one scan given twice; different grids without `resample`, or ones that do not overlap.
         LabelError: a value that is no whole number or not in the numbering, or a label on another grid than the scan.
     """
     if len(case.images) not in (1, len(CHANNELS)):
@@ -88,16 +91,24 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
             f"{case.case_id}: found {len(case.images)} files{found}, expected one 4D file or {len(CHANNELS)}: "
             f"{', '.join(CHANNELS)}. Check their names, or give the files one by one."
         )
-    sources, volumes, notes = [], [], []
+    sources: list[nib.Nifti1Image] = []
+    volumes, notes, air = [], [], []
     for path in case.images:
         source, channels = _read_channels(path, expected=len(CHANNELS) // len(case.images))
-        if not (source.header["qform_code"] or source.header["sform_code"]):
+        if not gives_position(source):
             notes.append(f"{display_path(path)}: the header gives no orientation; left and right may be swapped.")
+        names = CHANNELS if len(case.images) == 1 else CHANNELS[len(sources) : len(sources) + 1]
+        air += [_clean_channel(channel, name, path) for channel, name in zip(channels, names, strict=True)]
         sources.append(source)
         volumes.append(MetaTensor(torch.from_numpy(channels), affine=source.affine))
-    image = _stack(volumes, case.images, resample=resample)
-    notes += _clean_channels(image.as_tensor().numpy(), case.images)
-    brain = find_box(find_tissue(image))
+    if any(air):
+        listed = ", ".join(f"{name} {value:g}" for name, value in zip(CHANNELS, air, strict=True) if value)
+        notes.append(
+            f"Found air that is a constant but not 0 ({listed}), as after a z-score of the whole volume. It is taken as air."
+        )
+    image = _stack(volumes, sources, case.images, resample=resample)
+    tissue = find_tissue(image)
+    brain = find_box(tissue)
     inside = image.as_tensor().numpy()[:, *brain]
     notes += _check_channels(inside, case.images)
     notes += find_doubts(inside, spacing_mm=image.pixdim.tolist())
@@ -105,6 +116,11 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
     if case.label:
         label, turned = read_label(case, sources[0])
         notes += turned
+        outside = float((label[~tissue] > 0).sum()) / max(float((label > 0).sum()), 1)
+        if outside > MAX_OUTSIDE:
+            notes.append(
+                f"{100 * outside:.0f}% of the label lie in air, expected all of it in the brain. Does it lie on this scan?"
+            )
     return Scan(image, brain, case.images[0], tuple(dict.fromkeys(notes)), label, case.numbering)
 
 
@@ -118,7 +134,9 @@ def check_cases(cases: Sequence[Case], *, remembered: Path | None = None) -> Non
     Raises:
         CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
     """
-    known = json.loads(remembered.read_text(encoding="utf-8")) if remembered and remembered.is_file() else {}
+    known: dict[str, list[str]] = {}
+    with suppress(OSError, ValueError):  # a file that is missing or damaged has nothing to say
+        known = json.loads(remembered.read_text(encoding="utf-8")) if remembered else {}
     keys = [f"{case.case_id} {case.numbering} {stamp_files(case)}" for case in cases]
 
     def check(case: Case, key: str) -> list[str] | ValueError:
@@ -168,56 +186,52 @@ def _read_channels(path: Path, *, expected: int) -> tuple[nib.Nifti1Image, np.nd
         return source, channels.astype(np.float32)
 
 
-def _stack(volumes: list[MetaTensor], paths: Sequence[Path], *, resample: bool) -> MetaTensor:
-    """Put the channels on one grid: (4, X, Y, Z)."""
-    first = volumes[0]
-    for index, (volume, path) in enumerate(zip(volumes, paths, strict=True)):
-        to_first = np.linalg.inv(np.asarray(first.affine)) @ np.asarray(volume.affine)
-        if volume.shape == first.shape and lies_on_grid(to_first, first.shape[1:]):
-            continue
-        if not resample:
+def _stack(
+    volumes: list[MetaTensor], sources: Sequence[nib.Nifti1Image], paths: Sequence[Path], *, resample: bool
+) -> MetaTensor:
+    """Put the channels on one grid, that of the first: (4, X, Y, Z)."""
+    first, moved = volumes[0], []
+    for volume, source, path in zip(volumes, sources, paths, strict=True):
+        turned, fits = turn_onto(volume, source.affine, onto=sources[0].affine, shape=first.shape[1:])
+        known = gives_position(source) and gives_position(sources[0])
+        if not fits and not resample:
             raise CaseError(
                 f"{display_path(path)}: found a grid of {tuple(volume.shape[1:])} with another position or size than "
                 f"{display_path(paths[0])} ({tuple(first.shape[1:])}). Resample all scans to one grid first, or let "
                 "`predict --resample` do it; either way the scans must lie on each other."
             )
-        moved = torch.Tensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first))
-        if not moved.any():
+        if not fits and (known or volume.shape != first.shape):
+            turned = torch.Tensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first))
+            turned[turned.abs() <= 1e-5 * turned.abs().max()] = 0  # what interpolation leaves in air
+        elif not fits:
+            turned = volume  # voxel by voxel: without a position nothing says where else
+        if not turned.any():
             raise CaseError(
                 f"{display_path(path)}: found nothing but zeros on the grid of {display_path(paths[0])}, expected scans "
                 "that overlap. Check that both belong to one patient, or register them first."
             )
-        volumes[index] = MetaTensor(moved, affine=first.affine)
-    return first if len(volumes) == 1 else MetaTensor(torch.cat([v.as_tensor() for v in volumes]), affine=first.affine)
+        moved.append(turned.as_subclass(torch.Tensor))
+    return first if len(volumes) == 1 else MetaTensor(torch.cat(moved), affine=first.affine)
 
 
-def _clean_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str]:
-    """Refuse channels without numbers or without content; set constant air to 0 in place, and say so.
-
-    Args:
-        values: (4, X, Y, Z) float32.
-        paths: one file, or one a channel.
-    """
-    air = {}
-    for name, channel, path in zip(CHANNELS, values, paths if len(paths) > 1 else paths * len(CHANNELS), strict=True):
-        low, high = channel.min(), channel.max()  # both are NaN where one voxel is
-        if not np.isfinite([low, high]).all():
-            raise CaseError(
-                f"{display_path(path)}: {name}: found NaN or infinite voxels (in single precision), expected numbers. "
-                "Export it again or set them to 0."
-            )
-        if low == high:
-            raise CaseError(
-                f"{display_path(path)}: {name} holds one value everywhere ({low:g}). Check that the scan is there."
-            )
-        constant = find_air(channel)
-        if constant is not None:
-            channel -= constant
-            channel[np.abs(channel) <= 1e-5 * (high - low)] = 0
-            air[name] = constant
-    if air:
-        listed = ", ".join(f"{name} {value:g}" for name, value in air.items())
-        yield f"Found air that is a constant but not 0 ({listed}), as after a z-score of the whole volume. It is taken as air."
+def _clean_channel(channel: np.ndarray, name: str, path: Path) -> float | None:
+    """Refuse (X, Y, Z) float32 without numbers or content; set constant air to 0 in place, and give what it was."""
+    low, high = channel.min(), channel.max()  # both are NaN where one voxel is
+    if not np.isfinite([low, high]).all():
+        raise CaseError(
+            f"{display_path(path)}: {name}: found NaN or infinite voxels (in single precision), expected numbers. "
+            "Export it again or set them to 0."
+        )
+    if low == high:
+        raise CaseError(
+            f"{display_path(path)}: {name} holds one value everywhere ({low:g}). Check that the scan is there."
+        )
+    inside = channel[find_box(torch.from_numpy(channel != 0))]  # what a tool has padded is 0 already
+    constant = find_air(inside)
+    if constant is not None:
+        inside -= constant
+        inside[np.abs(inside) <= 1e-5 * (high - low)] = 0
+    return constant
 
 
 def _check_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str]:

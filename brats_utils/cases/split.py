@@ -22,12 +22,9 @@ def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, see
     Args:
         dataset_dir: a folder in any of `layouts.LAYOUTS`; if missing, one called `Task01_BrainTumour` is
             downloaded and one called `phantom…` is generated.
-        spacing_mm: voxel size of a generated phantom.
-        num_cases: labelled cases of a generated phantom.
-        seed: of a generated phantom.
-
-    Returns:
-        `dataset_dir`.
+        spacing_mm: voxel size of a phantom that is generated.
+        num_cases: its labelled cases.
+        seed: of all its random choices.
 
     Raises:
         CaseError: if the folder is missing and its name says nothing about how to make it.
@@ -46,7 +43,7 @@ def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, see
 
 
 def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[str, list[Case]]:
-    """Divide cases into train, val and test; written to a file once, read from it ever after.
+    """Divide cases into train, val and test, sorted by id; written to a file once, read from it ever after.
 
     A fifth goes to test and an eighth to val, at least one each where there are three cases or
     more; with fewer, all are for training or looking at.
@@ -55,9 +52,6 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
         cases: the cases of one data set.
         split_path: the manifest: seed, case ids by part, size and SHA-256 of each file.
         seed: of the shuffle.
-
-    Returns:
-        The cases of each part of `PARTS`, sorted by id.
 
     Raises:
         CaseError: if an existing manifest is damaged, names a case twice, or was made for other files.

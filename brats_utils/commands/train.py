@@ -1,7 +1,6 @@
 """The training of notebook 03 as one function, for the command line, for `torchrun` and for `notebook_launcher`."""
 
 import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from brats_utils.model import (
 from brats_utils.paths import resolve_path, write_text
 from brats_utils.saving.resume import TrainingState, load_progress, save_on_interrupt, save_progress
 from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
-from brats_utils.training import EpochResult, train_epochs
+from brats_utils.training import train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
 
@@ -58,7 +57,16 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     if processes.is_main_process:
         log_dataset(run, resolve_path(config.dataset_dir), split_path=folder / "split.json")
     with alert_divergence(run), save_on_interrupt(state, checkpoints, config=recorded, run_id=run.id):
-        for result in run_epochs(config, state, train_loader, val_loader):
+        for result in train_epochs(
+            state,
+            train_loader,
+            val_loader,
+            max_epochs=config.max_train_epochs,
+            validation_intervals=config.validation_intervals,
+            roi_size=config.inference_roi_size,
+            spacing_mm=config.spacing_mm,
+            seed=config.seed,
+        ):
             for row in result.metric_rows():
                 run.log(row)
             path = save_progress(state, checkpoints, config=recorded, run_id=run.id, is_best=result.is_best)
@@ -131,20 +139,4 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
         optimizer=optimizer,
         schedule=build_schedule(optimizer, name=config.schedule, num_steps=num_steps),
         precision=precision,
-    )
-
-
-def run_epochs(
-    config: Config, state: TrainingState, train_loader: DataLoader, val_loader: DataLoader
-) -> Iterator[EpochResult]:
-    """Train as the settings say: see `training.train_epochs`."""
-    return train_epochs(
-        state,
-        train_loader,
-        val_loader,
-        max_epochs=config.max_train_epochs,
-        validation_intervals=config.validation_intervals,
-        roi_size=config.inference_roi_size,
-        spacing_mm=config.spacing_mm,
-        seed=config.seed,
     )

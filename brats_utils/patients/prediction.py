@@ -34,7 +34,7 @@ COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), "e
 def predict_patient(
     predictor: Predictor, case: Case, out_dir: Path, *, resample: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Segment one patient and write everything in the geometry of the first scan.
+    """Segment one patient and write everything in the geometry of the first scan; gives the content of `prediction.json`.
 
     Writes `segmentation.nii.gz` (integer labels), `regions.nii.gz` (masks TC, WT, ET as a fourth axis),
     `probabilities.nii.gz` (the same axis; 8 bits, so in steps of 1/255), `uncertainty.nii.gz` (their spread, only with
@@ -47,9 +47,6 @@ def predict_patient(
         out_dir: folder for the patient's files.
         resample: bring scans on different grids to that of the first.
         overwrite: replace an earlier prediction, and any other file of these names.
-
-    Returns:
-        The content of `prediction.json`.
 
     Raises:
         CaseError: see `read_case`; or `out_dir` holds a file of these names already.
@@ -97,14 +94,9 @@ def predict_patient(
 def predict_patients(
     predictor: Predictor, folder: Path, out_dir: Path, *, resample: bool = False, overwrite: bool = False
 ) -> pd.DataFrame:
-    """Segment every patient of a folder; a patient that cannot be predicted is listed with the reason.
+    """Segment every patient of a folder (see `find_cases`) as `predict_patient` does; one that cannot be is listed with the reason.
 
-    Args:
-        predictor: networks and settings.
-        folder: see `cases.layouts.find_cases`.
-        out_dir: gets a folder a patient, and `patients.csv`.
-        resample: bring scans on different grids to that of the first.
-        overwrite: replace earlier predictions.
+    `out_dir` gets a folder a patient, and `patients.csv`.
 
     Returns:
         A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was predicted before),

@@ -104,13 +104,7 @@ def _digitise(rng: np.random.Generator, values: np.ndarray, mask: np.ndarray) ->
 
 
 def generate_dataset(
-    root: Path,
-    *,
-    num_training: int,
-    num_test: int = 2,
-    spacing_mm: float = 2.0,
-    seed: int = 0,
-    num_workers: int | None = None,
+    root: Path, *, num_training: int, num_test: int = 2, spacing_mm: float = 2.0, seed: int = 0
 ) -> Path:
     """Write a phantom in the layout of MSD, or reuse the one that is there; give its folder.
 
@@ -120,7 +114,6 @@ def generate_dataset(
         num_test: cases without label, in imagesTs.
         spacing_mm: voxel size, up to `COARSEST_MM`.
         seed: of the whole data set, 0 or more.
-        num_workers: processes; None for one per core. The result does not depend on it.
 
     Raises:
         FileExistsError: if `root` holds anything but this very phantom.
@@ -142,7 +135,7 @@ def generate_dataset(
         (partial / folder).mkdir(parents=True)
     try:
         jobs = (delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_cases))
-        workers = Parallel(n_jobs=num_workers or cpu_count(), return_as="generator")
+        workers = Parallel(n_jobs=cpu_count(), return_as="generator")
         for _ in tqdm(workers(jobs), desc="Phantom", total=num_cases):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
