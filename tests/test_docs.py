@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 TEXTS = [*sorted(REPOSITORY.glob("README*.md")), *DOCS, *sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
 INPUTS = (REPOSITORY / "docs/inference.md").read_text()
-TREES = re.findall(r"```text\n(\S+)/\n([^`]*)```\n\nSaid: `([^`]*)`", INPUTS)
+TREES = re.findall(r"```text\n(\S+)/\n([^`]*)```\n\nIt prints: `([^`]*)`", INPUTS)
 
 
 def read_prose(path):
