@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from timeit import timeit
+from timeit import repeat
 
 import torch
 from monai.losses import DiceLoss
@@ -117,7 +117,7 @@ def choose_precision(device: torch.device) -> torch.dtype:
     for dtype in (torch.float32, torch.bfloat16):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             layer(image)
-            seconds[dtype] = timeit(lambda: layer(image), number=5)
+            seconds[dtype] = min(repeat(lambda: layer(image), number=1, repeat=20))  # the least disturbed
     return torch.bfloat16 if seconds[torch.float32] > 1.3 * seconds[torch.bfloat16] else torch.float32
 
 
