@@ -100,24 +100,24 @@ def choose_device() -> torch.device:
 
 
 def choose_precision(device: torch.device) -> torch.dtype:
-    """Pick the dtype for `torch.autocast`: bfloat16 where the hardware has it, float16 on older GPUs.
+    """Pick the dtype for `torch.autocast`: bfloat16 where the hardware has it, float16 on older GPUs, float32 for none.
 
     A CPU is timed on one convolution: with bfloat16 units it is 2 to 5 times faster, without them
-    the same code is slower, and no flag tells it portably.
-
-    Returns:
-        `torch.float32` means no mixed precision.
+    the same code is slower, and no flag tells it portably. On one thread, and by the least disturbed of many timings:
+    other work on the machine must not change what is chosen.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if device.type != "cpu":
         return torch.float32
     layer, image = nn.Conv3d(16, 16, 3, padding=1), torch.zeros(2, 16, 24, 24, 24)  # two: see WINDOWS_AT_ONCE
-    seconds = {}
+    seconds, threads = {}, torch.get_num_threads()
+    torch.set_num_threads(1)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             layer(image)
-            seconds[dtype] = min(repeat(lambda: layer(image), number=1, repeat=20))  # the least disturbed
+            seconds[dtype] = min(repeat(lambda: layer(image), number=1, repeat=20))
+    torch.set_num_threads(threads)
     return torch.bfloat16 if seconds[torch.float32] > 1.3 * seconds[torch.bfloat16] else torch.float32
 
 
