@@ -80,6 +80,14 @@ def test_damaged_dataset_json_is_refused(tmp_path, text):
         find_cases(tmp_path)
 
 
+def test_a_byte_order_mark_before_dataset_json_is_no_damage(tmp_path):
+    for name in ("scan", "label"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    document = DATASET_JSON | {"training": [{"image": "scan.nii.gz", "label": "label.nii.gz"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(document), encoding="utf-8-sig")
+    assert [case.case_id for case in find_cases(tmp_path)] == ["scan"]
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -87,6 +95,7 @@ def test_damaged_dataset_json_is_refused(tmp_path, text):
         (("t1n", "t1c", "t2w", "t2f"), ["T1w", "T1gd", "T2w", "FLAIR"]),
         (("T1", "T1-Gd", "T2", "T2-FLAIR"), ["T1w", "T1gd", "T2w", "FLAIR"]),
         (("MRI_T1", "MRI_T1CE", "MRI_T2", "MRI_FLAIR"), ["T1w", "T1gd", "T2w", "FLAIR"]),
+        (("T1w", "T1w post-contrast", "T2w", "FLAIR"), ["T1w", "T1gd", "T2w", "FLAIR"]),
     ],
     ids=str,
 )
@@ -117,8 +126,13 @@ def test_a_contrast_agent_before_or_after_t1w_makes_t1gd():
         ({"background": 0, "ET": 1, "NET": 2, "CC": 3, "ED": 4}, BRATS_PEDS),
         ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}, MSD),
         ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": [3]}, BRATS_2023),
+        ({"background": 0, "WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}, MSD),
+        (
+            {"whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": [3], "resection cavity": [4]},
+            BRATS_2024,
+        ),
     ],
-    ids=["2021", "2023", "2024", "peds", "regions of msd", "regions of 2023"],
+    ids=["2021", "2023", "2024", "peds", "regions of msd", "regions of 2023", "short regions", "regions and a cavity"],
 )
 def test_labels_are_known_by_any_of_their_names_and_as_regions(labels, schema):
     assert numbering_of(labels) == schema

@@ -30,6 +30,16 @@ def write_document(folder, **content):
     (folder / "dataset.json").write_text(json.dumps({"modality": channels, "labels": labels} | content))
 
 
+def write_nnunet(folder, **parts):
+    """Files of nnU-Net v2: the names of cases by folder, with the channels of images numbered."""
+    for part, names in parts.items():
+        numbers = [f"_000{number}" for number in range(4)] if part.startswith("images") else [""]
+        write_files(folder / part, *(f"{name}{number}" for name in names for number in numbers))
+    channels = dict(zip("0123", ("T1", "T1ce", "T2", "FLAIR"), strict=True))
+    document = {"channel_names": channels, "labels": {tissue: value for value, tissue in MSD.tissues.items()}}
+    (folder / "dataset.json").write_text(json.dumps(document))
+
+
 def find_scans(folder):
     """Ids and scans of all patients, labelled or not."""
     return {case.case_id: case.images for case in find_cases(folder, labelled=False)}
@@ -253,12 +263,128 @@ def test_scans_of_nnunet_without_a_label_are_predicted(tmp_path):
 
 
 def test_a_number_within_the_name_of_a_case_of_nnunet_is_not_that_of_a_channel(tmp_path):
-    names = {"imagesTr": "BraTS2021_00003", "imagesTs": "BraTS2021_00004"}
-    for part, name in names.items():
-        write_files(tmp_path / part, *(f"{name}_000{number}" for number in range(4)))
-    write_files(tmp_path / "labelsTr", names["imagesTr"])
-    channels = dict(zip("0123", ("T1", "T1ce", "T2", "FLAIR"), strict=True))
-    document = {"channel_names": channels, "labels": {tissue: value for value, tissue in MSD.tissues.items()}}
-    (tmp_path / "dataset.json").write_text(json.dumps(document))
-    assert [case.case_id for case in find_cases(tmp_path)] == ["BraTS2021_00003"]
-    assert list(find_scans(tmp_path)) == list(names.values())
+    names = ["BraTS2021_00003", "BraTS2021_00004"]
+    write_nnunet(tmp_path, imagesTr=names[:1], labelsTr=names[:1], imagesTs=names[1:])
+    assert [case.case_id for case in find_cases(tmp_path)] == names[:1]
+    assert list(find_scans(tmp_path)) == names
+
+
+@pytest.mark.parametrize(
+    "names", [("t1c_brain", "t1n_brain", "t2f_brain", "t2w_brain"), ("0000", "0001", "0002", "0003")]
+)
+def test_four_files_whose_names_say_no_channel_are_refused(tmp_path, names):
+    write_files(tmp_path / "P", *(f"P_{name}" for name in names))
+    with pytest.raises(
+        CaseError, match="whose names do not say which channel each is, expected last words such as FLAIR"
+    ):
+        find_scans(tmp_path)
+
+
+def test_patients_in_folders_of_one_name_are_all_called_by_the_folder_above_too(tmp_path):
+    write_files(tmp_path / "P1/v1", *FOUR)
+    write_files(tmp_path / "P0/v1", *FOUR)
+    found = {name: images[0].parent for name, images in find_scans(tmp_path).items()}
+    assert found == {"P0_v1": tmp_path / "P0/v1", "P1_v1": tmp_path / "P1/v1"}
+
+
+@pytest.mark.parametrize("names", [[], ["t1", "t1gd", "t2", "flair"]], ids=["none", "another order"])
+def test_listed_files_that_contradict_the_channels_are_refused(tmp_path, names):
+    write_files(tmp_path, *names, "seg")
+    images = [f"{name}.nii.gz" for name in names]
+    write_document(tmp_path, training=[{"image": images, "label": "seg.nii.gz"}])
+    with pytest.raises(CaseError, match=r"expected one a channel, in the order \['FLAIR', 'T1w', 'T1gd', 'T2w'\]"):
+        find_cases(tmp_path)
+
+
+def test_a_session_called_post_is_no_contrast_agent(tmp_path):
+    names = [f"sub-1_ses-post_{word}" for word in ("FLAIR", "T1w", "ce-gd_T1w", "T2w")]
+    write_files(tmp_path / "sub-1/ses-post/anat", *names)
+    (images,) = find_scans(tmp_path).values()
+    assert [path.name for path in images] == [f"{name}.nii.gz" for name in names]
+
+
+def test_subject_and_session_name_a_patient_also_without_a_folder_anat(tmp_path):
+    for subject in ("sub-1", "sub-2"):
+        write_files(tmp_path / subject / "ses-1", *(f"{subject}_ses-1_{name}" for name in FOUR))
+    assert list(find_scans(tmp_path)) == ["sub-1_ses-1", "sub-2_ses-1"]
+
+
+def test_the_label_of_a_4d_file_is_not_that_of_a_shorter_name(tmp_path):
+    write_files(tmp_path, "A", "A_seg", "A_2", "A_2_seg")
+    found = {case.case_id: case.label.name for case in find_cases(tmp_path, schema=MSD)}
+    assert found == {"A": "A_seg.nii.gz", "A_2": "A_2_seg.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [*(f"B_{name}" for name in FOUR), "A_adc"],
+        [*(f"B_{name}" for name in FOUR), "mask"],
+        [*(f"B_{name}" for name in FOUR), "B_t2_flair_bias"],
+        ["B_flair", "B_t1", "B_t1gd"],
+        ["B_T2_FLAIR", "B_T1", "B_T1_Gd", "B_T2"],
+    ],
+    ids=["sequence", "mask", "bias", "missing channel", "two words"],
+)
+def test_patients_side_by_side_are_told_apart_whatever_lies_beside_them(tmp_path, names):
+    write_files(tmp_path, *(f"A_{name}" for name in FOUR), *names)
+    assert list(find_scans(tmp_path)) == ["A", "B"]
+
+
+def test_images_for_testing_that_were_not_copied_do_not_hide_nnunets_training_cases(tmp_path):
+    write_nnunet(tmp_path, imagesTr=["A"], labelsTr=["A"])
+    listed = [{"image": "imagesTr/A.nii.gz", "label": "labelsTr/A.nii.gz"}]
+    write_document(tmp_path, training=listed, test=["imagesTs/C.nii.gz"])
+    assert [case.case_id for case in find_cases(tmp_path)] == ["A"]
+
+
+def test_a_label_of_nnunet_without_its_images_is_named(tmp_path):
+    write_nnunet(tmp_path, imagesTr=["A"], labelsTr=["A", "Z"])
+    with pytest.raises(CaseError, match=r"1 of the files listed are missing, the first is .*Z"):
+        find_cases(tmp_path)
+
+
+def test_a_linked_folder_is_called_by_its_own_name(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("P1", "P2"):
+        write_files(tmp_path / f"store_{name}/x", *FOUR)
+        (tmp_path / "data" / name).symlink_to(tmp_path / f"store_{name}/x")
+    assert list(find_scans(tmp_path / "data")) == ["P1", "P2"]
+
+
+def test_what_macos_leaves_in_imagests_is_no_case(tmp_path):
+    write_nnunet(tmp_path, imagesTr=["A"], labelsTr=["A"], imagesTs=["B", "._B"])
+    assert list(find_scans(tmp_path)) == ["A", "B"]
+
+
+def test_folders_that_macos_packs_beside_others_are_no_patients(tmp_path):
+    write_files(tmp_path / "P1", *FOUR)
+    write_files(tmp_path / "__MACOSX/P1", "._flair")
+    assert list(find_scans(tmp_path)) == ["P1"]
+
+
+def test_a_folder_that_evaluate_wrote_is_no_patient(tmp_path):
+    write_files(tmp_path / "A", *FOUR, "seg")
+    write_files(tmp_path / "evaluation/predictions", "A")
+    (tmp_path / "evaluation/cases.csv").touch()
+    assert list(find_scans(tmp_path)) == ["A"]
+    assert [case.case_id for case in find_cases(tmp_path, schema=MSD)] == ["A"]
+
+
+def test_scans_of_a_patient_whose_name_starts_with_seg_are_no_labels(tmp_path):
+    write_files(tmp_path / "x", *(f"Seg01_{name}" for name in FOUR))
+    assert [path.name for path in find_scans(tmp_path)["x"]] == [f"Seg01_{name}.nii.gz" for name in FOUR]
+
+
+def test_of_several_labels_the_one_named_tumor_is_taken(tmp_path):  # as in UCSF-PDGM
+    labels = [f"x_{part}_segmentation" for part in ("tumor", "brain", "brain_parenchyma")]
+    write_files(tmp_path / "x", "x_FLAIR", "x_T1", "x_T1c", "x_T2", *labels)
+    (case,) = find_cases(tmp_path, schema=MSD)
+    assert case.label.name == "x_tumor_segmentation.nii.gz"
+
+
+def test_endings_in_capitals_are_those_of_scans(tmp_path):
+    (tmp_path / "A").mkdir()
+    for name in FOUR:
+        (tmp_path / f"A/{name}.NII.GZ").touch()
+    assert [path.name for path in find_scans(tmp_path)["A"]] == [f"{name}.NII.GZ" for name in FOUR]

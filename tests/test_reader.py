@@ -187,6 +187,37 @@ def test_scans_that_do_not_overlap_are_refused(tmp_path):
         read_files(*files, resample=True)
 
 
+def test_a_channel_whose_axes_run_otherwise_is_turned_onto_the_first(tmp_path):
+    files = write_channels(tmp_path)
+    expected = read_files(*files).image
+    nib.save(turn(nib.load(files[1]), "LPS"), files[1])
+    assert torch.equal(read_files(*files).image, expected)
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["first", "another"])
+def test_when_resampling_a_channel_without_a_position_is_taken_as_it_lies(tmp_path, index):
+    files = write_channels(tmp_path)
+    expected = read_files(*files).image.as_tensor()
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(files[index]).dataobj), None), files[index])
+    assert torch.equal(read_files(*files, resample=True).image.as_tensor(), expected)
+
+
+def score(volume):
+    """Z-score of the whole volume, air included."""
+    volume -= volume.mean()
+    volume /= volume.std()
+
+
+def test_constant_air_is_recognised_before_a_channel_is_resampled(tmp_path):
+    files = write_channels(tmp_path, change=lambda volumes: score(volumes["t2"]))
+    scan = nib.load(files[3])
+    shifted = scan.affine + 1.5 * np.eye(4)[:, [0]] * np.eye(4)[3]  # half a voxel to the side
+    nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), shifted), files[3])
+    found = read_files(*files, resample=True)
+    assert "air that is a constant but not 0 (T2w" in " ".join(found.warnings)
+    assert found.brain == (slice(4, 37), slice(4, 44), slice(4, 32))
+
+
 def warnings_of(files):
     return " ".join(read_files(*files).warnings)
 
@@ -223,6 +254,23 @@ def test_a_header_without_orientation_is_warned_of(tmp_path):
     assert "gives no orientation" in " ".join(read_files(*files, resample=True).warnings)
 
 
+def test_voxels_of_4_mm_are_not_over_4_mm_because_a_header_is_rounded(tmp_path):
+    cosine, sine = np.cos(0.3), np.sin(0.3)
+    turned = np.array([[cosine, -sine, 0, 0], [sine, cosine, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    assert "Small lesions" not in warnings_of(write_channels(tmp_path, affine=turned @ np.diag([4, 4, 4, 1])))
+
+
+def test_z_scored_scans_that_were_padded_with_zeros_are_not_taken_for_a_skull(tmp_path):
+    def score_and_pad(volumes):
+        for name, volume in volumes.items():
+            score(volume)
+            volumes[name] = np.pad(volume, 3)
+
+    text = warnings_of(write_channels(tmp_path, change=score_and_pad, affine=np.diag([3.9, 3.9, 3.9, 1])))
+    assert "air that is a constant" in text
+    assert "skull" not in text
+
+
 @pytest.fixture
 def case(tmp_path):
     """A scan, and its label on the same grid."""
@@ -252,6 +300,46 @@ def test_a_fourth_axis_of_one_is_left_out(case):
 def test_a_label_without_a_position_is_taken_as_it_lies(case, affine):
     nib.save(nib.Nifti1Image(LABELS, affine), case.label)
     assert torch.equal(read_case(case).regions, TRUTH)
+
+
+def test_a_label_is_turned_onto_a_scan_whose_true_affine_is_the_identity(case):
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(case.images[0]).dataobj), np.eye(4)), case.images[0])
+    nib.save(turn(nib.Nifti1Image(LABELS, np.eye(4)), "LPS"), case.label)
+    assert torch.equal(read_case(case).regions, TRUTH)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PIR"])
+def test_a_label_whose_true_affine_is_the_identity_is_turned_onto_the_scan(case, codes):
+    scan, label = np.asarray(nib.load(case.images[0]).dataobj), nib.Nifti1Image(LABELS, np.eye(4))
+    nib.save(turn(nib.Nifti1Image(scan, np.eye(4)), codes), case.images[0])
+    nib.save(label, case.label)
+    expected = torch.from_numpy(np.array(turn(label, codes).dataobj))
+    assert torch.equal(read_case(case).label, expected)
+
+
+@pytest.mark.parametrize("in_air", [True, False])
+def test_a_label_of_which_much_lies_in_air_is_warned_of(case, in_air):
+    scan = nib.load(case.images[0]).get_fdata(dtype=np.float32)
+    scan[:3] = 0
+    nib.save(nib.Nifti1Image(scan, LPS), case.images[0])
+    inside = np.where(np.arange(12) < 3, 0, 1)[:, None, None].astype(np.uint8)
+    nib.save(nib.Nifti1Image(LABELS if in_air else LABELS * inside, LPS), case.label)
+    assert ("of the label lie in air" in " ".join(read_case(case).warnings)) == in_air
+
+
+def test_an_infinite_label_is_refused(case):
+    values = LABELS.astype(np.float32)
+    values[0, 0, 0] = np.inf
+    nib.save(nib.Nifti1Image(values, LPS), case.label)
+    with pytest.raises(LabelError, match=r"found label values \[inf\] that are no whole numbers"):
+        read_case(case)
+
+
+def test_a_scan_that_is_a_multiple_of_another_is_read(case):  # without dividing by zero: warnings are errors
+    scan = nib.load(case.images[0]).get_fdata(dtype=np.float32)
+    scan[..., 2] = 2 * scan[..., 1]
+    nib.save(nib.Nifti1Image(scan, LPS), case.images[0])
+    assert torch.equal(read_case(case).image.as_tensor()[2], torch.from_numpy(scan[..., 2]))
 
 
 def test_rounding_in_a_header_is_no_other_grid(case):
@@ -318,6 +406,15 @@ def test_of_bad_cases_the_first_is_explained_the_others_are_named_and_the_good_a
     assert len(json.loads((tmp_path / "checked.json").read_text())) == 1
     check_cases([case], remembered=tmp_path / "checked.json")
     assert readings.count("one") == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"x": 3}'])
+def test_a_damaged_memory_of_checks_is_made_anew(case, tmp_path, readings, text):
+    memory = tmp_path / "checked.json"
+    memory.write_text(text)
+    check_cases([case], remembered=memory)
+    assert readings == ["one"]
+    assert len(json.loads(memory.read_text())) == 1
 
 
 def test_warnings_are_printed_of_five_cases_also_when_they_are_remembered(case, tmp_path, capsys):
