@@ -20,15 +20,13 @@ def find_tissue(image: torch.Tensor) -> torch.Tensor:
 
 
 def find_air(channel: np.ndarray) -> float | None:
-    """Find the constant that stands for air, where most of a volume's faces have one and it is not 0.
-
-    Args:
-        channel: (X, Y, Z) float32, not constant.
-    """
+    """Find the constant that stands for air in (X, Y, Z) float32: most of the faces have it, it is not 0, the rest varies."""
     faces = np.concatenate([channel.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])
     value = float(np.median(faces))
-    near = np.abs(faces - value) <= 1e-5 * (channel.max() - channel.min())
-    return value if value != 0 and near.mean() > 0.5 else None
+    most = 1e-5 * (channel.max() - channel.min())
+    if value == 0 or (np.abs(faces - value) <= most).mean() <= 0.5:
+        return None
+    return value if np.ptp(channel[np.abs(channel - value) > most]) > 0 else None
 
 
 def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:

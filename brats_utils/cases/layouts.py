@@ -41,8 +41,7 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
         LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels.
     """
     if not folder.is_dir():
-        where = f"{display_path(folder)}: not found, or no folder"
-        raise CaseError(f"{where}. Expected one with patients in it; notebook 01_setup makes that of the phantom.")
+        raise CaseError(f"{display_path(folder)}: not found, or no folder. Expected patients; 01_setup makes phantoms.")
     document = load_document(folder)
     if document is None and any(folder.glob("*_0000.nii*")) and any(folder.glob("*_0001.nii*")):
         document = _borrow_document(folder)
