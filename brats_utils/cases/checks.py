@@ -21,7 +21,8 @@ def find_tissue(image: torch.Tensor) -> torch.Tensor:
 
 def find_air(channel: np.ndarray) -> float | None:
     """Find the constant that stands for air in (X, Y, Z) float32: most of the faces have it, it is not 0, the rest varies."""
-    faces = np.concatenate([channel.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])
+    sides = channel[0], channel[-1], channel[:, 0], channel[:, -1], channel[..., 0], channel[..., -1]
+    faces = np.concatenate([side.ravel() for side in sides])
     value = float(np.median(faces))
     most = 1e-5 * (channel.max() - channel.min())
     if value == 0 or (np.abs(faces - value) <= most).mean() <= 0.5:

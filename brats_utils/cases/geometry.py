@@ -43,7 +43,8 @@ def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torc
     axes, turns = orientation[:, 0].astype(int), orientation[:, 1]
     order = [int(np.flatnonzero(axes == axis)[0]) for axis in range(3)]
     turned = volume.as_subclass(torch.Tensor).permute(0, *(1 + axis for axis in order))
-    return turned.flip([1 + position for position, axis in enumerate(order) if turns[axis] < 0])
+    mirrored = [1 + position for position, axis in enumerate(order) if turns[axis] < 0]
+    return turned.flip(mirrored) if mirrored else turned  # without any it would copy
 
 
 def turn_onto(

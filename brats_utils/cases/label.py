@@ -21,16 +21,17 @@ def read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[st
     source, values = read_volume(case.label)
     name = display_path(case.label)
     with np.errstate(invalid="ignore"):  # NaN and infinity are near to nothing, and refused
-        whole = np.rint(values)
-        off, small = ~(np.abs(values - whole) <= MAX_ROUNDING), whole.astype(np.uint8)
-    if off.any():
-        listed = ", ".join(f"{value:.7g}" for value in np.unique(values[off])[:5])
+        whole = values if values.dtype.kind in "iu" else np.rint(values)
+        small = whole.astype(np.uint8)
+        near = whole is values or np.abs(values - whole) <= MAX_ROUNDING
+    if not np.all(near):
+        listed = ", ".join(f"{value:.7g}" for value in np.unique(values[~near])[:5])
         raise LabelError(
             f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.numbering.tissues)} "
             f"give or take {MAX_ROUNDING:g}. Was the label resampled without `nearest`? Export it again."
         )
     fits = np.array_equal(small, whole)
-    found = np.flatnonzero(np.bincount(small.ravel())) if fits else np.unique(whole)
+    found = np.flatnonzero(np.bincount(small.ravel("K"))) if fits else np.unique(whole)
     check_label_values(found.tolist(), case.numbering, source=name)
     return _turn_onto_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.images[0])))
 

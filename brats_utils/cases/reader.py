@@ -23,11 +23,9 @@ from brats_utils.cases.nifti import gives_position, read_volume
 from brats_utils.labels import CHANNELS, LabelError, LabelSchema, labels_to_regions
 from brats_utils.paths import display_path, say, write_text
 
-MAX_OUTSIDE = 0.05
-"""Share of a label in air from which on there is a warning. The skull stripping may cut off a little."""
+MAX_OUTSIDE = 0.05  # share of a label in air that is not warned of: skull stripping may cut off a little
 
-MAX_LISTED = 5
-"""How many cases with warnings are printed."""
+MAX_LISTED = 5  # cases whose warnings are printed
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
     if case.label:
         label, turned = read_label(case, sources[0])
         notes += turned
-        outside = float((label[~tissue] > 0).sum()) / max(float((label > 0).sum()), 1)
+        outside = int(torch.count_nonzero(label * ~tissue)) / max(int(torch.count_nonzero(label)), 1)
         if outside > MAX_OUTSIDE:
             notes.append(
                 f"{100 * outside:.0f}% of the label lie in air, expected all of it in the brain. Does it lie on this scan?"
@@ -191,6 +189,8 @@ def _stack(
 ) -> MetaTensor:
     """Put the channels on one grid, that of the first: (4, X, Y, Z)."""
     first, moved = volumes[0], []
+    if len(volumes) == 1:
+        return first
     for volume, source, path in zip(volumes, sources, paths, strict=True):
         turned, fits = turn_onto(volume, source.affine, onto=sources[0].affine, shape=first.shape[1:])
         known = gives_position(source) and gives_position(sources[0])
@@ -211,7 +211,7 @@ def _stack(
                 "that overlap. Check that both belong to one patient, or register them first."
             )
         moved.append(turned.as_subclass(torch.Tensor))
-    return first if len(volumes) == 1 else MetaTensor(torch.cat(moved), affine=first.affine)
+    return MetaTensor(torch.cat(moved), affine=first.affine)
 
 
 def _clean_channel(channel: np.ndarray, name: str, path: Path) -> float | None:
