@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import wandb
 
 from brats_utils.paths import REPOSITORY, display_path
-from brats_utils.saving.checkpoints import load_checkpoint
+from brats_utils.saving.checkpoints import find_checkpoint, load_checkpoint
 from brats_utils.saving.resume import TrainingError
 
 PROJECT = "monai-brain-tumor-segmentation"
@@ -214,29 +214,24 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
 
     Args:
         run: an open run; online, it is linked to the checkpoint's artifact.
-        name: a file, or an artifact such as `<run id>-checkpoint:best`; empty for the reader's own last best.
-        local_path: the reader's own last best checkpoint.
+        name: `pretrained`, a file, or an artifact such as `<run id>-checkpoint:best`; empty for the reader's own last best.
+        local_path: the reader's own last best checkpoint; see `find_checkpoint` for where there is none.
         root: folder to download to.
 
     Returns:
         Path of the checkpoint file. Its bytes are verified against the artifact's checksums.
 
     Raises:
-        FileNotFoundError: no checkpoint was asked for and there is no local one.
         ValueError: an artifact was asked for without a connection, is not there, or its bytes are not those logged.
     """
-    if name and Path(name).is_file():
-        print(f"Checkpoint: the file {display_path(Path(name).resolve())}.")
-        return Path(name)
+    file = find_checkpoint(name, best=local_path)
+    if file.is_file() and (name or file != local_path):
+        print(f"Checkpoint: the file {display_path(file)}.")
+        return file
     if name and not _is_online(run):
         raise ValueError(
-            f"checkpoint: found {name!r}, which is no file here, and W&B is not online to fetch an artifact. "
-            "Give the path of a checkpoint, or leave it empty for your own last best."
-        )
-    if not name and not local_path.is_file():
-        raise FileNotFoundError(
-            f"{display_path(local_path)}: not found, expected your own last best checkpoint. "
-            "Run notebook 03_train, which makes it, or give another checkpoint."
+            f"weights: found {name!r}, which is no file here, and W&B is not online to fetch an artifact. "
+            "Give 'pretrained' or the path of a checkpoint, or leave it empty for your own last best."
         )
     if not _is_online(run):
         print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B is not online.")
@@ -247,7 +242,7 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
     except (wandb.Error, ValueError) as error:
         if name:
             raise ValueError(
-                f"checkpoint: {label!r} cannot be had from W&B ({error}). Expected an artifact of type model, such as "
+                f"weights: {label!r} cannot be had from W&B ({error}). Expected an artifact of type model, such as "
                 "'<run id>-checkpoint:best'; copy its name from the run's page."
             ) from None
         print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B has no {label}.")
@@ -257,7 +252,7 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
         artifact.verify(str(folder))
     except ValueError as error:
         raise ValueError(
-            f"checkpoint: {label} is not what was logged ({error}). Empty {display_path(root)} and download it again; "
+            f"weights: {label} is not what was logged ({error}). Empty {display_path(root)} and download it again; "
             "if it stays so, do not load it."
         ) from None
     print(f"Checkpoint: artifact {artifact.name}, verified.")

@@ -1,6 +1,6 @@
 import pytest
 
-from brats_utils.config import PRESETS, ConfigError, load_config
+from brats_utils.config import FINE_TUNING, PRESETS, ConfigError, load_config
 
 CLASSIC = {  # the functional specification's list, to the letter
     "seed": 0,
@@ -80,3 +80,12 @@ def test_phantom_folder_tells_what_it_was_made_with():
 
 def test_a_folder_of_ones_own_is_left_alone():
     assert load_config("smoke", data="my/scans").dataset_dir == "my/scans"
+
+
+def test_trained_weights_to_start_from_bring_a_shorter_and_gentler_training_unless_told_otherwise():
+    for config in (load_config("laptop", init="pretrained"), load_config("laptop", {"init": "pretrained"})):
+        assert config.init == "pretrained"
+        assert {name: getattr(config, name) for name in FINE_TUNING} == FINE_TUNING
+    config = load_config("laptop", {"max_train_epochs": "7"}, init="a.pt")
+    assert (config.max_train_epochs, config.initial_learning_rate) == (7, FINE_TUNING["initial_learning_rate"])
+    assert load_config("laptop").initial_learning_rate == PRESETS["laptop"]["initial_learning_rate"]

@@ -3,6 +3,7 @@ import os
 import pytest
 from wandb_log import read_artifacts, read_history, read_records
 
+from brats_utils.saving.checkpoints import PRETRAINED
 from brats_utils.saving.resume import TrainingError
 from brats_utils.tracking import (
     PROJECT,
@@ -160,9 +161,18 @@ def test_offline_the_local_best_is_taken_and_said(tmp_path, checkpoint, capsys):
     finish_run(run)
 
 
-def test_a_file_is_taken_as_it_is(tmp_path, checkpoint):
+@pytest.mark.parametrize("local", ["no.pt", "last.pt"])
+def test_a_file_that_is_named_is_taken_as_it_is(tmp_path, checkpoint, local):
     run = start(tmp_path, "inference")
-    assert fetch_checkpoint(run, str(checkpoint), local_path=tmp_path / "no.pt", root=tmp_path) == checkpoint
+    assert fetch_checkpoint(run, str(checkpoint), local_path=tmp_path / local, root=tmp_path) == checkpoint
+    assert fetch_checkpoint(run, "pretrained", local_path=checkpoint, root=tmp_path) == PRETRAINED
+    finish_run(run)
+
+
+def test_without_a_local_best_the_network_in_the_box_is_taken_and_said(tmp_path, capsys):
+    run = start(tmp_path, "inference")
+    assert fetch_checkpoint(run, "", local_path=tmp_path / "best.pt", root=tmp_path) == PRETRAINED
+    assert f"{tmp_path / 'best.pt'}: not found, so the network in the box" in capsys.readouterr().out
     finish_run(run)
 
 

@@ -23,7 +23,7 @@ from brats_utils.labels import SCHEMAS
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom.dataset import generate_dataset
-from brats_utils.saving.checkpoints import load_checkpoint
+from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 from brats_utils.transforms import explain_failure
 
 
@@ -59,6 +59,7 @@ def _build_parser() -> argparse.ArgumentParser:
     training.add_argument("--schema", choices=SCHEMAS, help="numbering of the labels in --data, needed where it has no dataset.json")  # fmt: skip
     training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
     training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
+    training.add_argument("--init", default="", help="weights to start from: 'pretrained', the network in the box, or a checkpoint")  # fmt: skip
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
     training.set_defaults(command=_train)
@@ -82,7 +83,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     bundle = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
-    bundle.add_argument("--checkpoint", type=Path, required=True)
+    bundle.add_argument("--checkpoint", type=name_weights, required=True, help="a file, or 'pretrained'")
     bundle.add_argument("--out", type=Path, required=True, help="folder to make")
     bundle.add_argument("--metrics", type=Path, help="metrics.json of notebook 04, for the model card")
     bundle.set_defaults(command=_export)
@@ -125,12 +126,12 @@ def _phantom(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: _parse_yaml(name, value) for name, value in args.set}
     overrides |= {"label_schema": args.schema} if args.schema else {}
-    config = load_config(args.preset, overrides, data=args.data, output_dir=args.out)
+    config = load_config(args.preset, overrides, data=args.data, output_dir=args.out, init=args.init)
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 
 
 def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
-    command.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="several are averaged")
+    command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box, or files; several are averaged")  # fmt: skip
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
     command.add_argument("--schema", choices=SCHEMAS, help=schema_help)
 

@@ -26,7 +26,7 @@ from brats_utils.model import (
     choose_precision,
 )
 from brats_utils.paths import resolve_path, write_text
-from brats_utils.saving.resume import TrainingState, load_progress, save_on_interrupt, save_progress
+from brats_utils.saving.resume import TrainingState, load_progress, load_start, save_on_interrupt, save_progress
 from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
 from brats_utils.training import train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
@@ -121,6 +121,7 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
     device = choose_device()
     precision = choose_precision(device)
     model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)
+    load_start(model, config.init, init_filters=config.init_filters, spacing_mm=config.spacing_mm)
     model = model.to(device, memory_format=choose_layout(device, precision))  # type: ignore[call-overload]
     optimizer = build_optimizer(
         model, name=config.optimizer, learning_rate=config.initial_learning_rate, weight_decay=config.weight_decay

@@ -1,5 +1,7 @@
 """What a checkpoint holds, and its file: written whole or not at all, read without running any code."""
 
+import hashlib
+import json
 import os
 import pickle
 import zipfile
@@ -10,9 +12,11 @@ from typing import Any
 
 import torch
 from monai.networks.nets import SegResNet
+from safetensors import safe_open
+from safetensors.torch import save
 
 from brats_utils.model import build_model
-from brats_utils.paths import display_path, replacing
+from brats_utils.paths import display_path, replacing, resolve_path
 
 CHECKPOINT_FORMAT = 2
 """Raise when the content of a checkpoint changes in a way that older code cannot read."""
@@ -20,6 +24,8 @@ CHECKPOINT_FORMAT = 2
 FOLDER = 0x10
 """Bit of a zip entry's attributes. A tensor never has it; with it, torch reads whatever is in memory."""
 
+PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained.safetensors"
+"""The network in the box, trained on phantoms alone; its model card lies beside it. `make weights` makes it."""
 
 SETTINGS = (
     "init_filters", "dropout_prob", "spacing_mm", "inference_roi_size", "label_schema", "dataset_dir", "seed"
@@ -86,6 +92,27 @@ class Checkpoint:
         return model.eval()
 
 
+def name_weights(name: str) -> Path:
+    """Turn what a reader names into a file: the word `pretrained` into `PRETRAINED`, all else into a path."""
+    return PRETRAINED if name == "pretrained" else Path(name)
+
+
+def find_checkpoint(name: str, *, best: Path) -> Path:
+    """Find the file of `name_weights`, or the reader's own `best` where they name none.
+
+    Without that, the network in the box stands in for it, and a line says so.
+    """
+    if name:
+        return resolve_path(name_weights(name))
+    if best.is_file():
+        return best
+    print(
+        f"{display_path(best)}: not found, so the network in the box (trained on phantoms alone) is used. "
+        "Notebook 03_train trains your own."
+    )
+    return PRETRAINED
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None = None) -> Path:
     """Write a checkpoint whole or not at all; the one that is at `path` now moves to `previous`, once this is written.
 
@@ -106,8 +133,54 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
+def save_weights(path: Path, checkpoint: Checkpoint) -> Path:
+    """Write a network to hand on: weights in half precision and settings, as safetensors, which can hold no code.
+
+    What only a training needs is left out, and of folders outside the repository all but their names.
+    """
+    settings = {
+        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for key, value in checkpoint.config.items()
+    }
+    dropped = dict(model={}, run_id="", batch_losses=[], history=[], optimizer={}, schedule={}, scaler={})
+    text = json.dumps({"format": CHECKPOINT_FORMAT, **vars(checkpoint), "config": settings, **dropped})
+    weights = {name: tensor.cpu().half().contiguous() for name, tensor in checkpoint.model.items()}
+    metadata = {"checkpoint": text, "sha256": _compute_checksum(text, weights)}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(weights, metadata))
+    return path
+
+
+def _compute_checksum(text: str, weights: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """Read the content of a file of `save_weights`, with the weights in single precision; of another its metadata."""
+    with safe_open(path, "pt") as file:
+        metadata, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if "checkpoint" not in metadata:
+        return metadata
+    if metadata.get("sha256") != _compute_checksum(metadata["checkpoint"], weights):
+        raise OSError("the checksum is not the one that was written")
+    return json.loads(metadata["checkpoint"]) | {"model": {name: tensor.float() for name, tensor in weights.items()}}
+
+
+def _read_zip(path: Path) -> Any:
+    """Read the content of a file of `save_checkpoint`, which may be another's."""
+    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums it wrote
+        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & FOLDER]
+        damaged = archive.testzip() or next(iter(folders), None)
+    if damaged:
+        raise OSError(f"{damaged} is not as it was written")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; only tensors and plain values are ever unpickled.
+    """Read a file of `save_checkpoint` or `save_weights`; only tensors and plain values are ever unpickled.
 
     Raises:
         CheckpointError: missing, damaged or foreign file, or one that would need arbitrary code to load.
@@ -115,21 +188,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     name = display_path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint."
+            f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint. "
+            "`pretrained` is the network in the box."
         )
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums it wrote
-            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & FOLDER]
-            damaged = archive.testzip() or next(iter(folders), None)
-        if damaged:
-            raise OSError(f"{damaged} is not as it was written")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_weights(path) if path.suffix == ".safetensors" else _read_zip(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{name}: refused, because it holds more than tensors and plain values: {str(error).splitlines()[0]}. "
             "Expected a checkpoint written by notebook 03_train."
         ) from None
-    except Exception as error:  # a damaged list of contents makes zipfile and torch raise what they like
+    except Exception as error:  # a damaged list of contents makes each reader raise what it likes
         raise CheckpointError(f"{name}: damaged ({error}). Use another checkpoint, or train again.") from None
     expected = set(Checkpoint.__dataclass_fields__) | {"format"}
     if not isinstance(content, dict) or set(content) != expected or content["format"] != CHECKPOINT_FORMAT:

@@ -1,6 +1,7 @@
-"""Where a training stands: saved after each epoch and on Ctrl-C, and gone on from."""
+"""Where a training starts and stands: saved after each epoch and on Ctrl-C, and gone on from."""
 
 import itertools
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,8 +18,8 @@ from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from brats_utils.paths import display_path
-from brats_utils.saving.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from brats_utils.paths import display_path, resolve_path, say
+from brats_utils.saving.checkpoints import Checkpoint, CheckpointError, load_checkpoint, name_weights, save_checkpoint
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 MIXED_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -107,6 +108,32 @@ class TrainingState:
         self.history = list(checkpoint.history)
 
 
+def load_start(model: SegResNet, name: str, **settings: float) -> None:
+    """Give a new network the weights that its training starts from; with an empty name it keeps its random ones.
+
+    Args:
+        model: just built.
+        name: `pretrained`, or a checkpoint's file.
+        settings: of the training, `init_filters` and `spacing_mm`, which must be those of the weights.
+
+    Raises:
+        CheckpointError: settings that differ, each named; or the file does not load.
+    """
+    if not name:
+        return
+    start = load_checkpoint(resolve_path(name_weights(name)))
+    start.check_settings()
+    differ = {key: start.config[key] for key, value in settings.items() if start.config[key] != value}
+    if differ:
+        found = "; ".join(f"{key}: {settings[key]} here, {value} in the weights" for key, value in differ.items())
+        raise CheckpointError(
+            f"init {name!r}: found other settings than its weights were trained with: {found}. Set them to "
+            f"{json.dumps(differ)}, in `overrides` or with --set, or choose other weights."
+        )
+    model.load_state_dict(start.build_model().state_dict())
+    say(f"The weights start from {name}: epoch {start.epoch}, validation mean Dice {start.mean_dice:.3f}.")
+
+
 def read_losses(state: TrainingState, case_ids: list[list[str]]) -> list[float]:
     """Bring the losses of the unfinished epoch from the device, averaged over all processes.
 
@@ -174,10 +201,11 @@ def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
             raise
         warnings.warn(f"{error} Going on from {display_path(folder / PREVIOUS)}.", stacklevel=2)
         checkpoint = load_checkpoint(folder / PREVIOUS)
+    before = {"init": "", **checkpoint.config}  # which the first ones do not hold
     changed = {
-        key: f"{checkpoint.config.get(key)} there, {value} now"
+        key: f"{before.get(key)} there, {value} now"
         for key, value in config.items()
-        if key not in FREE_SETTINGS and checkpoint.config.get(key) != value
+        if key not in FREE_SETTINGS and before.get(key) != value
     }
     if changed:
         raise CheckpointError(
