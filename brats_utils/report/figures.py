@@ -1,7 +1,7 @@
 """Pictures of scans: upright axial slices, one colour a region, orientation stated."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,17 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from brats_utils.labels import CHANNELS, REGIONS, LabelSchema
-from brats_utils.report.slices import ORIENTATION, largest_slice, upright_slice, window_volume
+from brats_utils.labels import CHANNELS, ET, REGIONS, TC, WT, LabelSchema
+from brats_utils.report.slices import NESTING, ORIENTATION, largest_slice, upright_slice, window_volume
 
 WIDTH_PER_PANEL = 2.8
 """Inches."""
 
 DARK = "#333333"
 """Background of all that shows region colours: the yellow vanishes on white."""
-
-TISSUE_COLORS = {"edema": "#56B4E9", "necrotic": "#F0E442", "enhancing": "#D55E00"}
-"""Colours of the tissues; each is that of the region it alone adds: WT, TC, ET."""
 
 
 def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "") -> Figure:
@@ -33,10 +30,11 @@ def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "")
     slice_idx = largest_slice(regions)
     grey = upright_slice(window_volume(image), slice_idx)
     outlines = upright_slice(regions.numpy(), slice_idx)
-    figure, axes = _panels(len(CHANNELS), title=title, slice_idx=slice_idx)
-    for axis, channel, picture in zip(axes, CHANNELS, grey, strict=True):
-        _show(axis, picture, title=channel)
-        _outline(axis, outlines)
+    figure, axes = _show_row(dict(zip(CHANNELS, grey, strict=True)), title=title, slice_idx=slice_idx)
+    for axis in axes:
+        for index in NESTING:
+            if outlines[index].any():
+                axis.contour(outlines[index], levels=[0.5], colors=[REGIONS[index].color], linewidths=1.2)
     _add_legend(figure)
     return figure
 
@@ -51,11 +49,10 @@ def plot_comparison(
     if slice_idx is None:
         slice_idx = largest_slice(truth if truth.any() else prediction)
     flair, _, t1gd, _ = upright_slice(window_volume(image), slice_idx)
-    figure, axes = _panels(4, title=title, slice_idx=slice_idx)
-    _show(axes[0], flair, title="FLAIR")
-    _show(axes[1], t1gd, title="T1gd")
-    for axis, name, regions in ((axes[2], "ground truth", truth), (axes[3], "prediction", prediction)):
-        _show(axis, _fill(flair, upright_slice(regions.numpy(), slice_idx)), title=name)
+    pictures = {"FLAIR": flair, "T1gd": t1gd}
+    for name, regions in (("ground truth", truth), ("prediction", prediction)):
+        pictures[name] = _fill(flair, upright_slice(regions.numpy(), slice_idx))
+    figure, _ = _show_row(pictures, title=title, slice_idx=slice_idx)
     _add_legend(figure)
     return figure
 
@@ -67,10 +64,9 @@ def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str
     """
     slice_idx = largest_slice(prediction)
     grey = upright_slice(window_volume(image), slice_idx)
-    figure, axes = _panels(len(CHANNELS) + 1, title=title, slice_idx=slice_idx)
-    for axis, channel, picture in zip(axes, CHANNELS, grey, strict=False):
-        _show(axis, picture, title=channel)
-    _show(axes[-1], _fill(grey[0], upright_slice(prediction.numpy(), slice_idx)), title="prediction")
+    pictures = dict(zip(CHANNELS, grey, strict=True))
+    pictures["prediction"] = _fill(grey[0], upright_slice(prediction.numpy(), slice_idx))
+    figure, _ = _show_row(pictures, title=title, slice_idx=slice_idx)
     _add_legend(figure)
     return figure
 
@@ -86,10 +82,9 @@ def plot_uncertainty(
     wrong = truth ^ prediction
     slice_idx = largest_slice(wrong if wrong.any() else prediction)
     flair = upright_slice(window_volume(image), slice_idx)[0]
-    figure, axes = _panels(3, title=title, slice_idx=slice_idx)
-    _show(axes[0], flair, title="FLAIR")
-    _show(axes[1], _fill(flair, upright_slice(wrong.numpy(), slice_idx)), title="missed or invented")
-    _show(axes[2], flair, title="spread of the probability")
+    errors = _fill(flair, upright_slice(wrong.numpy(), slice_idx))
+    pictures = {"FLAIR": flair, "missed or invented": errors, "spread of the probability": flair}
+    figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx)
     worst = upright_slice(spread.amax(0).numpy(), slice_idx)
     heat = axes[2].imshow(np.ma.masked_less(worst, 0.02), cmap="viridis", vmin=0, vmax=0.5)
     figure.colorbar(heat, ax=axes[2], shrink=0.7)
@@ -106,19 +101,19 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
     slice_idx = largest_slice(labels[None] == schema.enhancing)
     t1gd = image[CHANNELS.index("T1gd")]
     grey = upright_slice(window_volume(t1gd[None]), slice_idx)[0]
-    tissues = {schema.edema: "edema", schema.necrotic: "necrotic", schema.enhancing: "enhancing"}
-    figure, axes = _panels(5, title="T1gd", slice_idx=slice_idx)
-    _show(axes[0], grey, title="T1gd")
-    for axis, (value, tissue) in zip(axes[1:4], sorted(tissues.items()), strict=True):
-        _show(axis, grey, title=f"label {value}: {schema.tissues[value]}")
+    colors = {schema.edema: WT.color, schema.necrotic: TC.color, schema.enhancing: ET.color}  # of what each alone adds
+    names = {value: f"label {value}: {schema.tissues[value]}" for value in sorted(colors)}
+    pictures = dict.fromkeys(("T1gd", *names.values()), grey)
+    figure, axes = _show_row(pictures, title="T1gd", slice_idx=slice_idx, charts=1)
+    for axis, value in zip(axes[1:4], names, strict=True):
         mask = upright_slice((labels == value).numpy(), slice_idx)
         if mask.any():
-            axis.contour(mask, levels=[0.5], colors=[TISSUE_COLORS[tissue]], linewidths=1.4)
+            axis.contour(mask, levels=[0.5], colors=[colors[value]], linewidths=1.4)
         values = t1gd[labels == value].numpy()
         if values.size:
             axes[4].hist(
                 values, bins=np.linspace(-3, 5, 60).tolist(), density=True, histtype="step", lw=1.8,
-                color=TISSUE_COLORS[tissue], label=str(value),
+                color=colors[value], label=str(value),
             )  # fmt: skip
     axes[4].set(title="T1gd by label", xlabel="z-score", yticks=[], facecolor=DARK)
     axes[4].legend(title="label", labelcolor="white", facecolor=DARK, fontsize=8).get_title().set_color("white")
@@ -142,28 +137,24 @@ def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
     return page
 
 
-def _panels(count: int, *, title: str, slice_idx: int) -> tuple[Figure, Sequence[Axes]]:
+def _show_row(
+    pictures: Mapping[str, np.ndarray], *, title: str, slice_idx: int, charts: int = 0
+) -> tuple[Figure, Sequence[Axes]]:
+    """Show pictures of one slice side by side under their names; room for `charts` more is left on the right."""
+    count = len(pictures) + charts
     figure, axes = plt.subplots(1, count, figsize=(WIDTH_PER_PANEL * count, 3.6), layout="constrained")
     figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", fontsize=10)
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(name, fontsize=10)
+        axis.set_axis_off()
     return figure, axes
-
-
-def _show(axis: Axes, picture: np.ndarray, *, title: str) -> None:
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    axis.set_title(title, fontsize=10)
-    axis.set_axis_off()
-
-
-def _outline(axis: Axes, regions: np.ndarray) -> None:
-    for index in (1, 0, 2):  # from the outside in
-        if regions[index].any():
-            axis.contour(regions[index], levels=[0.5], colors=[REGIONS[index].color], linewidths=1.2)
 
 
 def _fill(grey: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Blend the regions into a grey slice: (Y, X) and (3, Y, X) to (Y, X, 3) uint8."""
     picture = np.repeat(grey[..., None], 3, axis=-1).astype(float)
-    for index in (1, 0, 2):
+    for index in NESTING:
         color = 255 * np.array(to_rgb(REGIONS[index].color))
         picture[regions[index]] = 0.45 * grey[regions[index], None] + 0.55 * color
     return picture.astype(np.uint8)

@@ -25,13 +25,11 @@ from brats_utils.cases.geometry import find_box
 from brats_utils.labels import CHANNELS, REGIONS
 from brats_utils.metrics import Summary, format_interval
 from brats_utils.paths import write_text
-from brats_utils.report.slices import upright_slice, window_volume
+from brats_utils.report.slices import NESTING, upright_slice, window_volume
 
 JPEG_QUALITIES = (80, 65, 50, 35, 20)
 MAX_IMAGE_CHARACTERS = 2_600_000
 """Of a case's four channels: the best quality that fits is taken, so that a full-size case stays below 3 MB."""
-NESTING = [next(i for i, region in enumerate(REGIONS) if region.name == name) for name in ("WT", "TC", "ET")]
-"""From the outside in: the inner region is painted over the outer one."""
 RULE = (
     "° The case does not have this region: 1 if the prediction is empty too, else 0 (the rule of BraTS). "
     "Intervals are 95%, from resampling the cases."

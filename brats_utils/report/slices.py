@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from brats_utils.labels import ET, REGIONS, TC, WT
+
 ORIENTATION = "axial, radiological: patient's right on the left, anterior up"
 """Caption of every axial picture made from `upright_slice`."""
+
+NESTING = [REGIONS.index(region) for region in (WT, TC, ET)]
+"""From the outside in: the inner region is painted over the outer one."""
 
 
 def window_volume(image: torch.Tensor, slices: Sequence[int] | None = None) -> np.ndarray:
