@@ -1,6 +1,6 @@
 """Weights & Biases tables: one row a slice, with overlays that the reader can switch on and off."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +45,9 @@ def choose_stride(spacing_mm: float) -> int:
 
 
 def build_masks(regions: np.ndarray, group: str, *, empty: Masks | None = None) -> Masks:
-    """Turn the regions of a slice into mask layers, one a region.
+    """Turn the regions of a slice, (3, Y, X) bool, into mask layers: one a region, called `<group>/<Region>`.
 
-    Args:
-        regions: (3, Y, X) bool.
-        group: `ground-truth` or `prediction`; the layers are called `<group>/<Region>`.
-        empty: empty layers of this volume's slices; they are made once, kept here and shared.
+    `group` is `ground-truth` or `prediction`. The empty layers of a volume are made once and kept in `empty`.
     """
     masks: Masks = {}
     for label, (region, mask) in enumerate(zip(REGIONS, regions, strict=True), start=1):
@@ -63,35 +60,22 @@ def build_masks(regions: np.ndarray, group: str, *, empty: Masks | None = None) 
     return masks
 
 
-def build_slice_image(
-    grey: np.ndarray | wandb.Image, masks: Mapping[str, wandb.data_types.ImageMask] | None = None
-) -> wandb.Image:
-    """Build one picture with its layers.
-
-    Args:
-        grey: (Y, X) uint8; floats would be cut off, not scaled. Or a picture: it is written once, whatever its layers.
-        masks: layers from `build_masks`; sharing them between the channels of a slice writes them once.
+def build_slice_image(grey: np.ndarray, masks: Masks | None = None) -> wandb.Image:
+    """Build one picture of (Y, X) uint8, with layers from `build_masks`; channels that share these write them once.
 
     Raises:
-        ValueError: if `grey` is not 8-bit.
+        ValueError: if `grey` is not 8-bit: floats would be cut off, not scaled.
     """
-    if isinstance(grey, wandb.Image):
-        return wandb.Image(grey, masks=dict(masks or {}))
     if grey.dtype != np.uint8:
         raise ValueError(f"Found a slice of {grey.dtype}, expected uint8. Pass the volume through window_volume first.")
-    return wandb.Image(grey, masks=dict(masks or {}), mode="L")
+    return wandb.Image(grey, masks=masks, mode="L")
 
 
 def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int = 1) -> wandb.Table:
     """Build the table of data: each channel of each slice, with the true regions as layers.
 
-    Args:
-        cases: what to show; taken one at a time, so a generator keeps one volume in memory.
-        margin: slices to add below and above the tumour.
-        stride: take every n-th slice.
-
-    Returns:
-        Columns Split, Data Index, Slice Index, Image-Channel-0 to 3.
+    Cases are taken one at a time, so a generator keeps one volume in memory; their slices are those of `tumour_slices`.
+    Gives the columns Split, Data Index, Slice Index, Image-Channel-0 to 3.
     """
     table = wandb.Table(columns=[*ROW_HEADER, *(f"Image-Channel-{channel}" for channel in range(len(CHANNELS)))])
     _say_slices(margin, stride)
@@ -109,14 +93,8 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
 def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int = 1) -> wandb.Table:
     """Build the table of predictions: for each region its four channels, with truth and prediction as layers.
 
-    Args:
-        cases: what to show, with their predictions; taken one at a time.
-        margin: slices to add below and above the tumour, true or predicted.
-        stride: take every n-th slice.
-
-    Returns:
-        Columns Split, Data Index, Slice Index, then Image-Channel-0/Tumor-Core to
-        Image-Channel-3/Enhancing-Tumor. Header and cells come from the same loop over regions and channels.
+    Cases and slices are taken as for the table of data; the tumour is the true and the predicted one. Gives the columns
+    Split, Data Index, Slice Index, then Image-Channel-0/Tumor-Core to Image-Channel-3/Enhancing-Tumor.
     """
     places = [(region, channel) for region in range(len(REGIONS)) for channel in range(len(CHANNELS))]
     header = [f"Image-Channel-{channel}/{REGIONS[region].title}" for region, channel in places]
@@ -137,7 +115,8 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
             layers = [build_masks(upright_slice(truth, n), "ground-truth", empty=empty)]
             layers.append(build_masks(upright_slice(predicted, n), "prediction", empty=empty))
             pairs = list(zip(*(masks.items() for masks in layers), strict=True))  # by region
-            cells = [build_slice_image(pictures[channel], dict(pairs[region])) for region, channel in places]
+            # from a picture and not from its pixels, which would be written again for each region
+            cells = [wandb.Image(pictures[channel], masks=dict(pairs[region])) for region, channel in places]
             table.add_data(case.split, case.index, slice_idx, *cells)
     return table
 
