@@ -88,7 +88,7 @@ def build_report(
         summary: as `metrics.summarise_scores` gives it.
         cases: what to show in the viewer; the first is open at the start.
         history: a row an epoch, as in `history.csv`.
-        figures: PNG pictures by title, e.g. of `plots.render_png`.
+        figures: PNG pictures by title, e.g. of `figures.render_png`.
     """
     content = {
         "title": title,
@@ -166,11 +166,11 @@ def _encode_channels(channels: np.ndarray) -> list[str]:
 
 def _encode_mosaic(volume: np.ndarray, kind: str, **settings: Any) -> str:
     """Lay all upright axial slices of a (X, Y, Z) uint8 volume side by side, as a data URL."""
-    columns = math.ceil(math.sqrt(volume.shape[-1]))
-    rows = math.ceil(volume.shape[-1] / columns)
-    tiles = [upright_slice(volume, index) for index in range(volume.shape[-1])]
-    tiles += [np.zeros_like(tiles[0])] * (rows * columns - len(tiles))
-    mosaic = np.concatenate([np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)])
+    depth = volume.shape[-1]
+    columns = math.ceil(math.sqrt(depth))
+    tiles = [upright_slice(volume, index) for index in range(depth)]
+    tiles += [np.zeros_like(tiles[0])] * (-depth % columns)
+    mosaic = np.block([tiles[first : first + columns] for first in range(0, depth, columns)])
     buffer = io.BytesIO()
     Image.fromarray(mosaic).save(buffer, kind, **settings)
     return _to_url(buffer.getvalue(), kind.lower())

@@ -20,12 +20,8 @@ def window_volume(image: torch.Tensor, slices: Sequence[int] | None = None) -> n
     The window runs from percentile .5 to 99.5 of the non-zero voxels, estimated on every fourth
     voxel of each axis. Air stays black.
 
-    Args:
-        image: (C, X, Y, Z) float, any scale; 0 is air.
-        slices: indices along Z to scale; None for all. The window is that of the whole volume either way.
-
-    Returns:
-        (C, X, Y, N) uint8, N slices.
+    `image` is (C, X, Y, Z) float of any scale, 0 is air; `slices` are the N indices along Z to scale, None for all.
+    Gives (C, X, Y, N) uint8.
     """
     volume = image.detach().cpu().float().numpy()
     values = select_slices(volume, range(volume.shape[-1]) if slices is None else slices)
@@ -56,15 +52,10 @@ def upright_slice(volume: np.ndarray, slice_idx: int) -> np.ndarray:
 
 
 def tumour_slices(regions: torch.Tensor, *, margin: int = 2, stride: int = 1) -> list[int]:
-    """List the axial slices worth showing: those with tumour, and a few on either side.
+    """List the axial slices worth showing: those with tumour, and `margin` more on either side; of these every n-th.
 
-    Args:
-        regions: (R, X, Y, Z) bool; of several masks, any counts.
-        margin: slices to add below and above the tumour.
-        stride: keep every n-th slice.
-
-    Returns:
-        Slice indices along Z; the middle slice alone where there is no tumour.
+    `regions` is (R, X, Y, Z) bool; of several masks, any counts. Gives indices along Z; the middle slice alone where
+    there is no tumour.
     """
     depth = regions.shape[-1]
     with_tumour = np.flatnonzero(regions.cpu().numpy().any((0, 1, 2))).tolist()
