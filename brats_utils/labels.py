@@ -127,12 +127,8 @@ def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: 
 def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
     """Turn integer labels into the three overlapping regions.
 
-    Args:
-        labels: (X, Y, Z) or (1, X, Y, Z), any integer or float dtype, values of the schema.
-        schema: the numbering of `labels`.
-
-    Returns:
-        (3, X, Y, Z) bool, channels in the order of `REGIONS`.
+    `labels` is (X, Y, Z) or (1, X, Y, Z), of any integer or float dtype, with values of the schema. Gives (3, X, Y, Z)
+    bool, channels in the order of `REGIONS`.
     """
     volume = labels[0] if labels.ndim == 4 else labels
     masks = ([volume == value for value in values] for values in schema.region_values)
@@ -145,12 +141,8 @@ def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tenso
     Written from the outside in, WT then TC then ET, so that a voxel called ET but not WT still
     counts as tumour. Source: region-based training in nnU-Net (Isensee 2021, arXiv 2011.00848).
 
-    Args:
-        regions: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
-        schema: the numbering wanted; its cyst and cavity are not written, for no region tells them apart.
-
-    Returns:
-        (X, Y, Z) uint8.
+    `regions` is (3, X, Y, Z) bool, channels in the order of `REGIONS`. Gives (X, Y, Z) uint8 in the numbering of the
+    schema; its cyst and cavity are not written, for no region tells them apart.
     """
     core, whole, enhancing = regions.bool()
     labels = torch.zeros(whole.shape, dtype=torch.uint8, device=regions.device)

@@ -89,10 +89,7 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
     The true mask is dilated, and what then hangs together is one lesion. Each component of the prediction that touches
     the dilated lesion belongs to it. A lesion that none touches is missed; a component that touches none is invented.
 
-    Args:
-        prediction: (X, Y, Z) bool.
-        truth: (X, Y, Z) bool.
-        spacing_mm: size of a voxel along X, Y and Z.
+    `prediction` and `truth` are (X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z.
 
     Returns:
         `lesion_dice`: the sum of the lesions' Dice, divided by true and invented lesions together; `lesion_f1`; and
@@ -139,11 +136,8 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
 def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
     """Score one case as a flat row.
 
-    Args:
-        case_id: name of the case.
-        prediction: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
-        truth: (3, X, Y, Z) bool.
-        spacing_mm: size of a voxel along X, Y and Z.
+    `prediction` and `truth` are (3, X, Y, Z) bool, channels in the order of `REGIONS`; `spacing_mm` is the size of a
+    voxel along X, Y and Z.
 
     Returns:
         `case_id` and, for each region, `has_<region>` (whether the truth has it), `<metric>_<region>` for each of
@@ -172,10 +166,7 @@ def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, sp
 
 
 def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
-    """Summarise per-case scores by region, honestly: with and without the cases that lack the region.
-
-    Args:
-        rows: one a case, as `score_row` makes them.
+    """Summarise rows of `score_row` by region, honestly: with and without the cases that lack the region.
 
     Returns:
         For each region `dice` over all cases (BraTS rule), its 95% interval `low`, `high`, the number of `cases`,
