@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 from torch.nn.functional import grid_sample
 
 FIELD_MM = (240.0, 240.0, 155.0)
@@ -50,15 +51,10 @@ def field_grid(spacing_mm: float) -> Grid:
 
 
 def interpolate(lattice: np.ndarray, lattice_mm: float, grid: Grid) -> np.ndarray:
-    """Evaluate a cubic B-spline with the given coefficients: smooth, never outside their range.
+    """Evaluate a cubic B-spline with the given coefficients on a grid: smooth, never outside their range.
 
-    Args:
-        lattice: (..., X, Y, Z) coefficients over the whole field, the first at 0 mm.
-        lattice_mm: their spacing.
-        grid: where to evaluate.
-
-    Returns:
-        (..., *grid.shape) float32.
+    `lattice` is (..., X, Y, Z), over the whole field, the first at 0 mm and the next `lattice_mm` on. Gives
+    (..., *grid.shape) float32.
     """
     values = lattice.astype(np.float32)
     for dim, axis in enumerate(grid.axes, start=lattice.ndim - 3):
@@ -159,13 +155,7 @@ class Head:
 
 def draw_head(rng: np.random.Generator) -> Head:
     """Draw size, proportions, tilt, position, fine shape and atrophy of one head."""
-    angles = np.deg2rad(rng.normal(0, 4, 3))
-    tilt = np.eye(3)
-    for (i, j), angle in zip(((1, 2), (0, 2), (0, 1)), angles, strict=True):
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        tilt = tilt @ turn
+    tilt = Rotation.from_euler("XYZ", rng.normal(0, 4, 3) * [1, -1, 1], degrees=True).as_matrix()
     size = MEAN_SCALE * np.exp(rng.normal(0, 0.02) + rng.normal(0, 0.02, 3)) * [rng.choice((-1, 1)), 1, 1]
     coarse = field_grid(COARSE_MM)
     elastic = sum(amp * np.stack([Noise(rng, mm).on(coarse) for _ in range(3)]) for amp, mm in ((4.0, 45), (1.2, 16)))
