@@ -49,10 +49,12 @@ def write_archive(path, names=("Task01_BrainTumour/dataset.json", "Task01_BrainT
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def download(served, tmp_path, md5, **settings):
-    return download_msd(
-        tmp_path / "data/Task01_BrainTumour", url=f"{served[1]}/task.tar", md5=md5, archive_bytes=50_000, **settings
-    )
+def download(served, tmp_path, md5):
+    source = {"MSD_URL": f"{served[1]}/task.tar", "MSD_MD5": md5, "MSD_ARCHIVE_BYTES": 50_000}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in source.items():
+            patch.setattr(f"brats_utils.cases.download.{name}", value)
+        return download_msd(tmp_path / "data/Task01_BrainTumour")
 
 
 def left_behind(tmp_path):

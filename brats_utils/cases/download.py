@@ -21,19 +21,11 @@ class DownloadError(RuntimeError):
     """The data set could not be fetched; nothing half-written is left under its name."""
 
 
-def download_msd(
-    dataset_dir: Path, *, url: str = MSD_URL, md5: str = MSD_MD5, archive_bytes: int = MSD_ARCHIVE_BYTES
-) -> Path:
-    """Fetch, verify and extract Task01_BrainTumour.
+def download_msd(dataset_dir: Path) -> Path:
+    """Fetch, verify and extract Task01_BrainTumour; an existing folder is complete, for it comes into being whole.
 
     A finished archive is kept beside the folder until extraction has succeeded, so that a break in
     the extraction does not cost a second download. A broken download starts again from nothing.
-
-    Args:
-        dataset_dir: folder to make; an existing one is complete, because this is the only way it comes into being.
-        url: where the tar lies.
-        md5: its checksum.
-        archive_bytes: its size, for the check of free space (archive and extracted copy side by side).
 
     Raises:
         DownloadError: not enough space, no network, wrong checksum, unsafe or incomplete archive.
@@ -43,44 +35,40 @@ def download_msd(
     parent = dataset_dir.parent
     parent.mkdir(parents=True, exist_ok=True)
     archive = parent / f"{dataset_dir.name}.tar"
-    _check_space(parent, needed=archive_bytes * (1 if archive.exists() else 2))
-    if archive.exists() and not check_hash(archive, md5, "md5"):
-        archive.unlink()
-    staging = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent))
-    try:
-        with _temporary_files_in(staging):
-            download_url(url, archive, hash_val=md5, hash_type="md5")
-        extractall(archive, staging, has_base=False)
-        (document,) = staging.glob("*/dataset.json")
-        os.replace(document.parent, dataset_dir)
-    except HashCheckError as error:
-        raise DownloadError(
-            f"{url}: the file received does not match its checksum, expected MD5 {md5}. "
-            "It was discarded. Try again; if it fails again the source has changed."
-        ) from error
-    except OSError as error:
-        raise DownloadError(
-            f"{url}: {error}. Nothing half-written was kept. Check the network and the disk, then run this again, "
-            "or set data='phantom' to go on without the download."
-        ) from error
-    except ValueError as error:  # MONAI refuses links and climbing paths; or there is no single dataset.json
-        archive.unlink(missing_ok=True)
-        raise DownloadError(
-            f"{url}: not a usable archive ({error}). Expected one folder with a dataset.json. It was discarded."
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    archive.unlink()
-    return dataset_dir
-
-
-def _check_space(folder: Path, *, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+    needed, free = MSD_ARCHIVE_BYTES * (1 if archive.exists() else 2), shutil.disk_usage(parent).free
     if free < needed:
         raise DownloadError(
             f"Found {free / 1e9:.1f} GB free for the data set, expected {needed / 1e9:.1f} GB (archive and extracted "
             "copy). Free some space, choose another folder, or set data='phantom'."
         )
+    if archive.exists() and not check_hash(archive, MSD_MD5, "md5"):
+        archive.unlink()
+    staging = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent))
+    try:
+        with _temporary_files_in(staging):
+            download_url(MSD_URL, archive, hash_val=MSD_MD5, hash_type="md5")
+        extractall(archive, staging, has_base=False)
+        (document,) = staging.glob("*/dataset.json")
+        os.replace(document.parent, dataset_dir)
+    except HashCheckError as error:
+        raise DownloadError(
+            f"{MSD_URL}: the file received does not match its checksum, expected MD5 {MSD_MD5}. "
+            "It was discarded. Try again; if it fails again the source has changed."
+        ) from error
+    except OSError as error:
+        raise DownloadError(
+            f"{MSD_URL}: {error}. Nothing half-written was kept. Check the network and the disk, then run this again, "
+            "or set data='phantom' to go on without the download."
+        ) from error
+    except ValueError as error:  # MONAI refuses links and climbing paths; or there is no single dataset.json
+        archive.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{MSD_URL}: not a usable archive ({error}). Expected one folder with a dataset.json. It was discarded."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    archive.unlink()
+    return dataset_dir
 
 
 @contextmanager
