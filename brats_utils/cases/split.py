@@ -19,12 +19,8 @@ PARTS = ("train", "val", "test")
 def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, seed: int) -> Path:
     """Make sure that the data set is there: use it, download it or generate it, by its name.
 
-    Args:
-        dataset_dir: a folder in any of `layouts.LAYOUTS`; if missing, one called `Task01_BrainTumour` is
-            downloaded and one called `phantom…` is generated.
-        spacing_mm: voxel size of a phantom that is generated.
-        num_cases: its labelled cases.
-        seed: of all its random choices.
+    A folder may be in any of `layouts.LAYOUTS`. If it is missing, one called `Task01_BrainTumour` is downloaded and one
+    called `phantom…` is generated: `num_cases` labelled cases with voxels of `spacing_mm`.
 
     Raises:
         CaseError: if the folder is missing and its name says nothing about how to make it.
@@ -46,12 +42,8 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
     """Divide cases into train, val and test, sorted by id; written to a file once, read from it ever after.
 
     A fifth goes to test and an eighth to val, at least one each where there are three cases or
-    more; with fewer, all are for training or looking at.
-
-    Args:
-        cases: the cases of one data set.
-        split_path: the manifest: seed, case ids by part, size and SHA-256 of each file.
-        seed: of the shuffle.
+    more; with fewer, all are for training or looking at. The manifest at `split_path` holds the seed of the shuffle,
+    case ids by part, and size and SHA-256 of each file.
 
     Raises:
         CaseError: if an existing manifest is damaged, names a case twice, or was made for other files.
