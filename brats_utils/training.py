@@ -57,26 +57,21 @@ class EpochResult:
         """Validation Dice of each region, over cases; NaN without a validation."""
         return [float("nan")] * len(REGIONS) if self.dice is None else self.dice.mean(0).tolist()
 
-    def metric_rows(self) -> list[dict[str, float]]:
+    def metric_rows(self) -> Iterator[dict[str, float]]:
         """Name what happened as W&B logs it: a row a batch, one for the epoch, one for the validation."""
-        first = (self.epoch - 1) * len(self.batch_losses)
-        steps = enumerate(self.batch_losses, start=first + 1)
-        rows: list[dict[str, float]] = [{"batch/batch_step": step, "batch/train_loss": loss} for step, loss in steps]
-        rows.append(
-            {
-                "epoch/epoch_step": self.epoch,
-                "epoch/mean_train_loss": self.mean_train_loss,
-                "epoch/learning_rate": self.learning_rate,
-                "epoch/seconds": self.seconds,
-            }
-        )
+        first = (self.epoch - 1) * len(self.batch_losses) + 1
+        for step, loss in enumerate(self.batch_losses, start=first):
+            yield {"batch/batch_step": step, "batch/train_loss": loss}
+        yield {
+            "epoch/epoch_step": self.epoch,
+            "epoch/mean_train_loss": self.mean_train_loss,
+            "epoch/learning_rate": self.learning_rate,
+            "epoch/seconds": self.seconds,
+        }
         if self.dice is not None:
             by_region = zip(REGIONS, self.region_dice, strict=True)
-            rows.append(
-                {"validation/validation_step": self.epoch, "validation/mean_dice": self.mean_dice}
-                | {f"validation/mean_dice_{region.metric}": dice for region, dice in by_region}
-            )
-        return rows
+            scores = {f"validation/mean_dice_{region.metric}": dice for region, dice in by_region}
+            yield {"validation/validation_step": self.epoch, "validation/mean_dice": self.mean_dice, **scores}
 
     def history_row(self) -> dict[str, float]:
         """Summarise the epoch for `charts.plot_history`."""
@@ -149,16 +144,10 @@ def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> list[
 def validate(
     state: TrainingState, loader: DataLoader, *, roi_size: tuple[int, int, int], spacing_mm: float
 ) -> torch.Tensor:
-    """Score the model on whole volumes, with the same rules as for the test cases.
+    """Score the model, set to evaluation mode, on whole volumes, with the same rules as for the test cases.
 
-    Args:
-        state: its model is set to evaluation mode.
-        loader: batches of one case each; with several processes, the share of this one.
-        roi_size: sliding window in voxels.
-        spacing_mm: voxel size of the volumes.
-
-    Returns:
-        (cases, 3) float64 Dice of all cases, sorted by case id, channels in the order of `REGIONS`.
+    The loader gives one case a batch, and of several processes each its share; `roi_size` is the sliding window in
+    voxels of `spacing_mm`. Gives (cases, 3) float64 Dice of all cases, sorted by case id, in the order of `REGIONS`.
     """
     model = state.accelerator.unwrap_model(state.model).eval()
     scores = []
@@ -189,7 +178,7 @@ def train_epochs(
         val_loader: whole cases, one a batch.
         max_epochs: stop when as many are finished.
         validation_intervals: validate every n-th epoch.
-        roi_size: sliding window of the validation, in voxels of `spacing_mm`.
+        roi_size: sliding window of the validation, in voxels.
         spacing_mm: voxel size of the validation's volumes.
         seed: of every random choice.
 
