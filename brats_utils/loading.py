@@ -30,11 +30,8 @@ MAX_RAM_BYTES = 16_000_000_000
 def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: int = 1) -> CacheKind:
     """Decide where prepared cases are kept, and say so: in memory if they take at most half of what is free.
 
-    Args:
-        cache: `auto`, or the decision already made.
-        num_cases: how many cases are to be kept.
-        spacing_mm: voxel size they are resampled to.
-        processes: that train on this machine. Each would keep a memory cache of its own; mapped files they share.
+    `cache` is `auto`, or the decision already made; `spacing_mm` the voxel size that the cases are resampled to. Of the
+    `processes` that train on this machine each would keep a memory cache of its own; mapped files they share.
     """
     needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
     if cache == "auto":
@@ -48,7 +45,9 @@ class MappedDataset(torch.utils.data.Dataset):
 
     def __init__(self, cases: Sequence[Case], transform: Compose, cache_dir: Path) -> None:
         recipe = pickle_hashing(transform.transforms).decode()
-        self.paths = [cache_dir / f"{case.case_id}-{_key(case, recipe)}.pt" for case in cases]
+        # what a prepared case depends on: its files as they are now, their numbering, and the transforms
+        keys = [pickle_hashing([recipe, case.numbering, *stamp_files(case)]).decode()[:16] for case in cases]
+        self.paths = [cache_dir / f"{case.case_id}-{key}.pt" for case, key in zip(cases, keys, strict=True)]
         for case, path in zip(tqdm(cases, desc="Preparing cases"), self.paths, strict=True):
             if not path.exists():
                 with replacing(path) as temporary:
@@ -79,11 +78,7 @@ class CaseDataset(torch.utils.data.Dataset):
         return len(self.prepared)
 
     def __getitem__(self, visit: int | tuple[int, int]) -> Any:
-        """Give the case of this index, as it looks in this epoch.
-
-        Args:
-            visit: (epoch, index), or an index alone for epoch 0.
-        """
+        """Give the case of an index as it looks in an epoch: `visit` is (epoch, index), or an index alone for epoch 0."""
         epoch, index = visit if isinstance(visit, tuple) else (0, visit)
         state = np.random.RandomState(derive_seed(self.seed, epoch, index))
         for transform in self.on_the_fly.transforms:
@@ -162,15 +157,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 def build_train_loader(
     dataset: CaseDataset, *, batch_size: int, num_workers: int, seed: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
-    """Build a loader of random patches; `EpochBatches` is its `batch_sampler`.
+    """Build a loader of random patches, `batch_size` cases a batch and process; `EpochBatches` is its `batch_sampler`.
 
-    Args:
-        dataset: with a random part.
-        batch_size: cases a batch and process.
-        num_workers: processes that load; 0 loads in this one, -1 goes by the cores of the machine.
-        seed: of the order.
-        rank: number of this training process.
-        world_size: how many train together.
+    As many processes load as there are workers; 0 loads in this one, -1 goes by the cores of the machine. `rank` is the
+    number of this training process among the `world_size` that train together.
     """
     batches = EpochBatches(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
     return _build_loader(dataset, num_workers=num_workers, batch_sampler=batches)
@@ -179,7 +169,7 @@ def build_train_loader(
 def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, world_size: int = 1) -> DataLoader:
     """Build a loader of whole cases, one a batch; each process takes other cases, none is given twice to fill up.
 
-    Arguments as for `build_train_loader`; a `ValueError` if there is no case.
+    The rest is as for `build_train_loader`; a `ValueError` if there is no case.
     """
     if len(dataset) == 0:
         raise ValueError(
@@ -208,8 +198,3 @@ def _build_loader(dataset: Any, *, num_workers: int, **batches: Any) -> DataLoad
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches the workers too; the training process decides when they end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _key(case: Case, recipe: str) -> str:
-    """Name what a prepared case depends on: its files as they are now, their numbering, and the transforms."""
-    return pickle_hashing([recipe, case.numbering, *stamp_files(case)]).decode()[:16]
