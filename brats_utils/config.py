@@ -171,19 +171,17 @@ def load_config(
         overrides: settings to change, those of `FINE_TUNING` too. Numbers may arrive as text, as from YAML's `1e-4`.
         data: `phantom`, `msd` or a folder; empty for the preset's own.
         output_dir: folder of the run, to hold the checkpoints; empty for the usual one.
-        init: where the weights start, `pretrained` or a file; empty for random ones.
+        init: see `Config.init`.
 
     Raises:
         ConfigError: unknown preset, unknown setting or impossible value, each named.
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
+    named = {"dataset_dir": data, "checkpoint_dir": output_dir and f"{output_dir}/checkpoints", "init": init}
+    given = {str(name): value for name, value in (overrides or {}).items()} | {k: v for k, v in named.items() if v}
     try:
-        given = {str(name): value for name, value in (overrides or {}).items()} | ({"init": init} if init else {})
-        values = PRESETS[preset] | (FINE_TUNING if given.get("init") else {}) | given
-        values |= {"dataset_dir": data} if data else {}
-        values |= {"checkpoint_dir": f"{output_dir}/checkpoints"} if output_dir else {}
-        return Config(**values)
+        return Config(**PRESETS[preset] | (FINE_TUNING if given.get("init") else {}) | given)
     except ValidationError as error:
         raise ConfigError(f"Preset {preset!r} with these overrides is not valid:\n{_in_plain_words(error)}") from None
 

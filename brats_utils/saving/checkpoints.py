@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,17 +121,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, previous: Path | None
     """
     with replacing(path) as temporary:
         torch.save({"format": CHECKPOINT_FORMAT, **vars(checkpoint)}, temporary)
-        if previous and _is_readable(path):
-            os.replace(path, previous)
+        if previous:
+            with suppress(CheckpointError):
+                load_checkpoint(path)
+                os.replace(path, previous)
     return path
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        load_checkpoint(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def save_weights(path: Path, checkpoint: Checkpoint) -> Path:

@@ -109,12 +109,9 @@ class TrainingState:
 
 
 def load_start(model: SegResNet, name: str, **settings: float) -> None:
-    """Give a new network the weights that its training starts from; with an empty name it keeps its random ones.
+    """Give a new network the weights of `pretrained` or of a checkpoint's file; with an empty name it keeps its own.
 
-    Args:
-        model: just built.
-        name: `pretrained`, or a checkpoint's file.
-        settings: of the training, `init_filters` and `spacing_mm`, which must be those of the weights.
+    The `settings` of the training, `init_filters` and `spacing_mm`, must be those of the weights.
 
     Raises:
         CheckpointError: settings that differ, each named; or the file does not load.
@@ -243,8 +240,7 @@ def _set_aside(folder: Path) -> None:
     earlier = [path for name in (BEST, LAST, PREVIOUS) if (path := folder / name).exists()]
     if not earlier:
         return
-    number = next(n for n in itertools.count(1) if not (folder / f"earlier-{n}").exists())
-    aside = folder / f"earlier-{number}"
+    aside = next(place for n in itertools.count(1) if not (place := folder / f"earlier-{n}").exists())
     aside.mkdir()
     for path in earlier:
         path.rename(aside / path.name)
