@@ -16,7 +16,7 @@ import torch
 
 from brats_utils.inference import MIN_ENHANCING_ML, MIN_TUMOUR_ML
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
-from brats_utils.metrics import Summary, format_interval
+from brats_utils.metrics import format_interval
 from brats_utils.paths import REPOSITORY, display_path, replacing, write_text
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 
@@ -59,18 +59,12 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
         Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
     """
     checkpoint.check_settings()
-    if metrics is not None:
-        _check_metrics(metrics, checkpoint)
     config, schema = checkpoint.config, SCHEMAS[checkpoint.config["label_schema"]]
     data = Path(config["dataset_dir"]).name
     origin = "synthetic scans (phantoms)" if data.startswith("phantom") else "scans"
-    test: Mapping[str, Summary] = (metrics or {}).get("test", {})
-    rows = [
-        f"| {name} | {scores['dice']:.3f} | {format_interval(scores)} | {scores['cases']} |"
-        for name, scores in test.items()
-    ]
-    table = "\n".join(["| region | mean Dice | 95% interval | cases |", "|---|---|---|---|", *rows])
-    scores = table if rows else "Test scores were not given when this card was written."
+    scores = "Test scores were not given when this card was written."
+    if metrics is not None:
+        scores = _tabulate_scores(metrics, checkpoint)
     choice = f"The checkpoint was chosen by validation mean Dice, {checkpoint.mean_dice:.3f}."
     if math.isnan(checkpoint.mean_dice):
         choice = "The checkpoint was saved before the first validation."
@@ -106,27 +100,23 @@ For teaching and for trying out pipelines. The scores hold for the data above an
 """
 
 
-def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
-    """Refuse metrics without whole test scores, and those of another checkpoint."""
+def _tabulate_scores(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> str:
+    """Lay the test scores out as a Markdown table; refuse metrics without whole ones, or of another checkpoint."""
     if not isinstance(metrics, Mapping) or "test" not in metrics:
         found = sorted(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
         raise CheckpointError(
             f"metrics: found {found}, expected the test scores of notebook 04 under 'test'. Give its metrics.json; "
             "summary.json and other files do not say which checkpoint they belong to."
         )
-    test, number = metrics["test"], int | float
-    needed = {"dice": number, "low": number | None, "high": number | None, "cases": number}  # few cases: no interval
-    partial = [
-        name
-        for name, scores in (test.items() if isinstance(test, Mapping) else [("test", test)])
-        if not isinstance(scores, Mapping)
-        or not all(isinstance(scores.get(key, ""), kind) for key, kind in needed.items())
-    ]
-    if partial:
+    name, rows = "test", ["| region | mean Dice | 95% interval | cases |", "|---|---|---|---|"]
+    try:
+        for name, scores in metrics["test"].items():
+            rows.append(f"| {name} | {scores['dice']:.3f} | {format_interval(scores)} | {scores['cases']:d} |")
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError(
-            f"metrics: found no complete scores of {', '.join(partial)}, expected numbers for {', '.join(needed)} by "
-            "region. Give metrics.json as notebook 04 wrote it."
-        )
+            f"metrics: found no complete scores of {name}, expected numbers for dice, low, high, cases by region. Give "
+            "metrics.json as notebook 04 wrote it."
+        ) from None
     dice = None if math.isnan(checkpoint.mean_dice) else checkpoint.mean_dice  # as notebook 04 writes it
     expected = {"checkpoint_epoch": checkpoint.epoch, "validation_mean_dice": dice}
     given = {key: metrics.get(key) for key in expected}
@@ -135,6 +125,7 @@ def _check_metrics(metrics: Mapping[str, Any], checkpoint: Checkpoint) -> None:
             f"metrics: found the scores of another checkpoint, {given}, expected {expected}. Run notebook 04 with this "
             "checkpoint, or export the one that was scored."
         )
+    return "\n".join(rows)
 
 
 def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, Any]:
@@ -150,7 +141,6 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
         f"{schema.enhancing}, torch.where((p[:1] > 0.5) | (p[2:] > 0.5), {schema.necrotic}, "
         f"torch.where(p[1:2] > 0.5, {schema.edema}, 0)))"
     )
-    predict = "$@postprocessing({**@sample, 'pred': @inferer(@sample['image'][None].to(@device), @network)[0].cpu()})"
     return {
         "imports": ["$import numpy as np", "$import torch", "$from scipy import ndimage"],
         "bundle_root": ".",
@@ -200,14 +190,16 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
         },
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
         "sample": "$@preprocessing({'image': @image})",
-        "predict": predict,
+        "predict": "$@postprocessing({**@sample, 'pred': @inferer(@sample['image'][None].to(@device), @network)[0].cpu()})",
         "run": ["$@network.load_state_dict(@weights)", "$@network.eval()", "$torch.set_grad_enabled(False)", "$@predict"],
     }  # fmt: skip
 
 
 def _describe_model(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, Any]:
     """The content of `metadata.json`."""
+    names = [region.name for region in REGIONS]
     image = {"type": "image", "format": "magnitude", "modality": "MR", "num_channels": len(CHANNELS)}
+    masks = {"type": "image", "format": "segmentation", "num_channels": len(REGIONS)}
     patch = {"spatial_shape": ["8*n"] * 3, "dtype": "float32", "is_patch_data": True}
     return {
         "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
@@ -226,20 +218,11 @@ def _describe_model(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str, An
         "data_type": "nifti",
         "image_classes": "4 channels: " + ", ".join(CHANNELS),
         "label_classes": "1 channel, integers: " + ", ".join(f"{v} {t}" for v, t in schema.tissues.items()),
-        "pred_classes": "3 channels: " + ", ".join(region.name for region in REGIONS),
+        "pred_classes": "3 channels: " + ", ".join(names),
         "eval_metrics": {} if math.isnan(checkpoint.mean_dice) else {"validation_mean_dice": checkpoint.mean_dice},
         "intended_use": "Teaching. Not for clinical use.",
         "network_data_format": {
             "inputs": {"image": {**image, **patch, "value_range": [], "channel_def": dict(enumerate(CHANNELS))}},
-            "outputs": {
-                "pred": {
-                    "type": "image",
-                    "format": "segmentation",
-                    "num_channels": len(REGIONS),
-                    **patch,
-                    "value_range": [0, 1],
-                    "channel_def": dict(enumerate(region.name for region in REGIONS)),
-                }
-            },
+            "outputs": {"pred": {**masks, **patch, "value_range": [0, 1], "channel_def": dict(enumerate(names))}},
         },
     }
