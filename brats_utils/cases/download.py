@@ -3,8 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from monai.apps import DecathlonDataset, download_url
@@ -43,10 +41,10 @@ def download_msd(dataset_dir: Path) -> Path:
         )
     if archive.exists() and not check_hash(archive, MSD_MD5, "md5"):
         archive.unlink()
-    staging = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent))
+    staging, usual = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent)), tempfile.tempdir
+    tempfile.tempdir = str(staging)  # for MONAI's partial download: the system's temporary folder is often small
     try:
-        with _temporary_files_in(staging):
-            download_url(MSD_URL, archive, hash_val=MSD_MD5, hash_type="md5")
+        download_url(MSD_URL, archive, hash_val=MSD_MD5, hash_type="md5")
         extractall(archive, staging, has_base=False)
         (document,) = staging.glob("*/dataset.json")
         os.replace(document.parent, dataset_dir)
@@ -66,17 +64,7 @@ def download_msd(dataset_dir: Path) -> Path:
             f"{MSD_URL}: not a usable archive ({error}). Expected one folder with a dataset.json. It was discarded."
         ) from error
     finally:
+        tempfile.tempdir = usual
         shutil.rmtree(staging, ignore_errors=True)
     archive.unlink()
     return dataset_dir
-
-
-@contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Keep MONAI's partial download on the target's disk: the system's temporary folder is often small."""
-    before = tempfile.tempdir
-    tempfile.tempdir = str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
