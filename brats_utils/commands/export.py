@@ -141,6 +141,7 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
         f"{schema.enhancing}, torch.where((p[:1] > 0.5) | (p[2:] > 0.5), {schema.necrotic}, "
         f"torch.where(p[1:2] > 0.5, {schema.edema}, 0)))"
     )
+    predict = "$@postprocessing({**@sample, 'pred': @inferer(@sample['image'][None].to(@device), @network)[0].cpu()})"
     return {
         "imports": ["$import numpy as np", "$import torch", "$from scipy import ndimage"],
         "bundle_root": ".",
@@ -190,7 +191,7 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
         },
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
         "sample": "$@preprocessing({'image': @image})",
-        "predict": "$@postprocessing({**@sample, 'pred': @inferer(@sample['image'][None].to(@device), @network)[0].cpu()})",
+        "predict": predict,
         "run": ["$@network.load_state_dict(@weights)", "$@network.eval()", "$torch.set_grad_enabled(False)", "$@predict"],
     }  # fmt: skip
 
