@@ -6,7 +6,7 @@ INSTALLED := .venv/.install.stamp
 heading = printf '\n=== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench docs lab format constraints clean
+.PHONY: help run test bench weights docs lab format constraints clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,6 +29,9 @@ test: $(INSTALLED)  ## Lint, format, types, tests, then every notebook; stops at
 
 bench: $(INSTALLED)  ## Measure our recipe against the classic one, about 45 minutes; `make bench ONLY=steps` for one of them
 	TQDM_DISABLE=1 $(BIN)/python -m benchmarks $(ONLY)
+
+weights: $(INSTALLED)  ## Train the pretrained network of the package anew, from phantoms; hours, and it goes on if interrupted
+	TQDM_DISABLE=1 $(BIN)/python -m benchmarks.weights
 
 docs: $(INSTALLED)  ## Turn the notebooks of a finished `make run` into a static gallery in build/docs
 	$(BIN)/python docs/gallery.py

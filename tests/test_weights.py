@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks import weights as recipe
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import read_case
 from brats_utils.commands.cli import main
@@ -135,6 +136,18 @@ def test_the_network_in_the_box_predicts_evaluates_and_is_exported(phantom_dir, 
     assert pd.read_csv(tmp_path / "b/cases.csv")["dice_WT"][0] > 0.5, "voxels of 4 mm, half as fine as its own"
     main(["export", "--checkpoint", "pretrained", "--out", str(tmp_path / "c")])
     assert (tmp_path / "c/models/model.pt").is_file()
+
+
+def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_dir, tmp_path, monkeypatch, capsys):
+    assert load_config(**recipe.RECIPE).dataset_dir.startswith("data/phantom-2.0mm-")
+    monkeypatch.setattr(recipe, "OUT", str(tmp_path / "run"))
+    monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "a.safetensors")
+    overrides = {"max_train_epochs": 1, "batch_size": 1}
+    monkeypatch.setattr(recipe, "RECIPE", {"preset": "smoke", "data": str(phantom_dir), "overrides": overrides})
+    for _ in range(2):  # the second finds it finished
+        recipe.main()
+    assert load_checkpoint(tmp_path / "a.safetensors").epoch == 1
+    assert capsys.readouterr().out.count("epoch 1, validation mean Dice") == 2
 
 
 def test_init_gives_a_training_the_weights_of_a_checkpoint(checkpoint, capsys):
