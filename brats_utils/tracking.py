@@ -53,11 +53,8 @@ os._exit(code)  # without waiting for W&B's service
 def resolve_mode(requested: str = "auto") -> Mode:
     """Decide once whether runs go to the server, and say so. Never prompts.
 
-    Args:
-        requested: a mode, or `auto`: `WANDB_MODE` if set, else online if a key is found and valid, else offline.
-
-    Returns:
-        The mode. `online` turns into `offline` where the key is wrong or the network is down.
+    `auto` is `WANDB_MODE` if that is set, else online if a key is found and valid, else offline. `online` turns into
+    `offline` where the key is wrong or the network is down.
 
     Raises:
         ValueError: if `requested`, or `WANDB_MODE`, is none of these.
@@ -119,17 +116,11 @@ def _is_online(run: wandb.Run) -> bool:
 def start_run(
     *, job_type: JobType, mode: Mode, output_dir: Path, config: Mapping[str, Any], run_id: str | None = None
 ) -> wandb.Run:
-    """Start a run; everything it writes stays in the output folder, and it records the commit of this repository.
+    """Start a run, or go on with one; everything it writes stays in `output_dir`/wandb.
 
-    W&B's folders are set for the whole process: tables and artifacts are staged there for as long as it lives.
-    Should the server be gone since `resolve_mode`, the run starts offline and says so.
-
-    Args:
-        job_type: what the run does.
-        mode: from `resolve_mode`.
-        output_dir: folder of the tutorial's run; W&B gets `wandb/` in it.
-        config: settings to record.
-        run_id: a run to go on with; None for a new one.
+    It records the settings and the commit of this repository. W&B's folders are set for the whole process: tables and
+    artifacts are staged there for as long as it lives. Should the server be gone since `resolve_mode` gave the mode,
+    the run starts offline and says so.
     """
     folder = output_dir / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -261,9 +252,7 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
 
 def log_predictions(run: wandb.Run, folder: Path) -> None:
     """Log a folder of predicted label files as an artifact of type `predictions`."""
-    artifact = wandb.Artifact(f"{run.id}-predictions", type="predictions")
-    artifact.add_dir(str(folder))
-    run.log_artifact(artifact)
+    run.log_artifact(folder, name=f"{run.id}-predictions", type="predictions")
 
 
 def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
