@@ -75,7 +75,8 @@ def hd95_per_region(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm
         if not (predicted.any() and true.any()):
             distances.append(WORST_DISTANCE_MM if predicted.any() or true.any() else 0.0)
             continue
-        pair = [np.pad(mask.numpy(), 1) for mask in _crop_to_content(predicted, true)]
+        box = find_box(predicted | true)
+        pair = [np.pad(mask[box].numpy(), 1) for mask in (predicted, true)]
         surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in pair]
         to_surface = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
         ways = ((surfaces[0], to_surface[1]), (surfaces[1], to_surface[0]))
@@ -103,9 +104,10 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
     parts = np.ceil(np.array(spacing_mm) / 1.05).astype(int)  # of a voxel, so that none is well over 1 mm
     fine_mm = np.array(spacing_mm) / parts
     reach = np.round(LESION_DILATION_MM / fine_mm).astype(int)
+    box = find_box(prediction.bool() | truth.bool())
     predicted, true = (
-        np.pad(mask.numpy().repeat(parts[0], 0).repeat(parts[1], 1).repeat(parts[2], 2), reach.max())
-        for mask in _crop_to_content(prediction.bool(), truth.bool())
+        np.pad(mask[box].bool().numpy().repeat(parts[0], 0).repeat(parts[1], 1).repeat(parts[2], 2), reach.max())
+        for mask in (prediction, truth)
     )
     grown = _dilate(true, reach)
     lesions, num_lesions = ndimage.label(grown, np.ones((3, 3, 3)))
@@ -204,9 +206,3 @@ def format_interval(scores: Summary, *, metric: str = "dice") -> str:
     prefix = "" if metric == "dice" else f"{metric}_"
     low, high = scores[f"{prefix}low"], scores[f"{prefix}high"]
     return "too few cases" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
-def _crop_to_content(*masks: torch.Tensor) -> list[torch.Tensor]:
-    """Cut (X, Y, Z) masks to the box that holds all of them."""
-    box = find_box(torch.stack(masks).any(0))
-    return [mask[box] for mask in masks]
