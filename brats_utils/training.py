@@ -113,11 +113,9 @@ def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch
 def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> list[float]:
     """Train on every batch of an epoch, or on those that are left of it.
 
-    Order, patches and dropout follow from the seed, the epoch and the batch, so that a training that was
-    interrupted and one that was not do the same. Ctrl-C is heard between two batches.
-
-    Returns:
-        Loss of each batch of the epoch, averaged over all processes.
+    Order, patches and dropout follow from the seed, the epoch and the batch, so that a training that was interrupted
+    and one that was not do the same. Ctrl-C is heard between two batches. Gives the loss of each batch of the epoch,
+    averaged over all processes.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C; the state is whole and can be saved, or trained on.

@@ -34,11 +34,7 @@ def inspect_parameters(name: str) -> dict[str, Any]:
 def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Refuse unknown parameters and wrong types; papermill itself only logs the one and ignores the other.
 
-    Returns:
-        For each notebook, those of the parameters that it has.
-
-    Raises:
-        ParameterError: naming the parameter, what was found and what is expected.
+    Gives for each notebook those of the parameters that it has. The `ParameterError` names what was found and expected.
     """
     declared = {name: inspect_parameters(name) for name in notebooks}
     known = {key: default for defaults in declared.values() for key, default in defaults.items()}

@@ -80,15 +80,9 @@ def build_report(
 ) -> Path:
     """Write the page, whole or not at all; the same content gives the same bytes.
 
-    Args:
-        path: of the HTML file.
-        title: heading.
-        facts: short statements of where the numbers come from, shown under the title.
-        scores: a row a case, as in `cases.csv`.
-        summary: as `metrics.summarise_scores` gives it.
-        cases: what to show in the viewer; the first is open at the start.
-        history: a row an epoch, as in `history.csv`.
-        figures: PNG pictures by title, e.g. of `figures.render_png`.
+    Under the title stand the `facts`: short statements of where the numbers come from. `scores` has a row a case, as in
+    `cases.csv`; `summary` is that of `metrics.summarise_scores`; `history` has a row an epoch, as in `history.csv`. The
+    viewer opens with the first of the `cases`. `figures` are PNG pictures by title, e.g. of `figures.render_png`.
     """
     content = {
         "title": title,
