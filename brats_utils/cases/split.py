@@ -73,11 +73,7 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
 
 
 def find_test_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> list[Case]:
-    """Take the test cases of `split_cases`, where there must be some.
-
-    Raises:
-        CaseError: if there are none, or see `split_cases`.
-    """
+    """Take the test cases of `split_cases`; a `CaseError` if there are none."""
     found = split_cases(cases, split_path, seed=seed)["test"]
     if not found:
         raise CaseError(
