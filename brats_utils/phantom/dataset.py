@@ -23,7 +23,7 @@ from brats_utils.phantom.anatomy import COARSE_MM, Grid, Noise, Tissues, draw_he
 from brats_utils.phantom.image import render
 from brats_utils.phantom.tumour import grow_tumour
 
-VERSION = 3
+VERSION = 4
 """Raise it with every change to what is generated, so that an older phantom is not reused."""
 
 

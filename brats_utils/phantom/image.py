@@ -48,10 +48,10 @@ class Sequence:
 SEQUENCES = {
     "FLAIR": Sequence((0.1, 0.3, 0.5), (0.3, 0.9), (1.05, 1.18, 1.35), (1.3, 3.1, 4.9), (0.3, 2.8, 4.3), (1.5, 3.0, 4.5),
                       (1.2, 2.8, 5.6), (1.0, 0.9, 0.9), 0.12, (0.85, 2.4), 0.048),
-    "T1w": Sequence((0.2, 0.4, 0.6), (0.35, 0.9), (0.72, 0.83, 0.94), (-0.4, -0.08, 1.0), (-1.7, -0.8, 0.8), (-1.7, -0.8, 0.3),
+    "T1w": Sequence((0.2, 0.4, 0.6), (0.35, 0.9), (0.72, 0.83, 0.94), (-1.0, -0.2, 0.8), (-1.7, -0.8, 0.8), (-1.7, -0.8, 0.3),
                     (-0.9, 0.12, 1.7), (0.55, 0.55, 0.55), 0.09, (1.0, 2.4), 0.032),
-    "T1gd": Sequence((0.2, 0.4, 0.6), (0.0, 0.7), (0.78, 0.89, 1.0), (-0.9, -0.1, 1.2), (-2.0, -0.6, 1.2), (-1.7, -0.6, 0.5),
-                     (2.4, 3.8, 6.0), (0.6, 0.5, 0.9), 0.11, (0.9, 1.4), 0.040),
+    "T1gd": Sequence((0.2, 0.4, 0.6), (0.0, 0.7), (0.78, 0.89, 1.0), (-1.2, -0.2, 1.1), (-2.0, -0.6, 1.2), (-1.7, -0.6, 0.5),
+                     (1.4, 3.0, 5.5), (0.6, 0.5, 0.9), 0.11, (0.9, 1.4), 0.040),
     "T2w": Sequence((2.2, 3.1, 4.2), (0.2, 0.9), (1.1, 1.28, 1.5), (0.4, 1.4, 2.3), (0.4, 1.6, 4.5), (1.0, 1.9, 3.2),
                     (0.2, 1.42, 2.6), (0.8, 0.7, 0.6), 0.07, (0.95, 2.4), 0.044),
 }  # fmt: skip
@@ -84,11 +84,13 @@ def render(
     contrasts = draw_contrasts(rng, enhances=bool((enhancing > 0).any()))
     textures = [Noise(rng, mm).on(grid) for mm in (9, 14, 5)]  # edema, core, enhancement
     extras = _extras(rng, grid, tissues)
+    fluid = _draw_fluid(rng, grid, core, enhancing)
     calm = rng.uniform(0.5, 1.3)  # some tumours are smooth, others hold old blood, cysts and strands of living tissue
     channels = []
     for name in CHANNELS:
         look = SEQUENCES[name]
-        clean = _healthy(rng, look, grid, tissues, textures[2])
+        csf = np.float32(_draw(rng.normal(), look.csf))
+        clean = _healthy(rng, look, grid, tissues, textures[2], csf=csf)
         normal = (tissues.brain > 0.55) & (whole < -4)
         mean, spread = float(clean[normal].mean()), float(clean[normal].std())
         clean += spread * extras[name]
@@ -98,8 +100,21 @@ def render(
             rough = sd * calm * rng.uniform(0.6, 1.2)
             target = mean + spread * (contrast + rough * (0.8 * texture + 0.5 * textures[2]))
             clean += part * (target - clean)
+        thick = rng.uniform(0, 0.35 if name == "FLAIR" else 0.15)  # protein in the fluid
+        clean += fluid * (csf + thick * (mean - csf) - clean)
         channels.append(_scan(rng, look, grid, clean, spread))
     return np.stack(channels, axis=-1)
+
+
+def _draw_fluid(rng: np.random.Generator, grid: Grid, core: np.ndarray, enhancing: np.ndarray) -> np.ndarray:
+    """Share of fluid in each voxel: in a third of the cores, part of what does not enhance is a cyst or liquid necrosis."""
+    noise, wet, share = Noise(rng, rng.uniform(12, 25)), rng.random() < 0.35, rng.uniform(0.2, 1)
+    inside = (core > 1) & (enhancing < 0)
+    if not (wet and inside.any()):
+        return np.zeros(grid.shape, dtype=np.float32)
+    depth = noise.on(grid) + 0.08 * np.minimum(core, 12)
+    limit = np.quantile(depth[inside], 1 - share)
+    return _ramp((depth - limit) * 8, 0.8) * _ramp(core - 1, 0.6) * (1 - _ramp(enhancing - 0.5, 0.45))
 
 
 def _ramp(depth: np.ndarray, width_mm: float) -> np.ndarray:
@@ -132,20 +147,22 @@ def draw_contrasts(rng: np.random.Generator, *, enhances: bool) -> dict[str, tup
         edema, core, enhancing = (_draw(zi, part) for zi, part in zip(z, parts, strict=True))
         if name == "T1gd":  # the definition of enhancement, whatever the draws
             core = min(core, edema + 0.8)
-            enhancing = max(enhancing, edema + 1.2, core + 1.2)
+            enhancing = max(enhancing, edema + 1, core + 1)
         contrasts[name] = (edema, core, enhancing)
     return contrasts
 
 
-def _healthy(rng: np.random.Generator, look: Sequence, grid: Grid, tissues: Tissues, texture: np.ndarray) -> np.ndarray:
+def _healthy(
+    rng: np.random.Generator, look: Sequence, grid: Grid, tissues: Tissues, texture: np.ndarray, *, csf: np.float32
+) -> np.ndarray:
     """A brain without tumour, white matter at 1."""
-    csf, gm = _draw(rng.normal(), look.csf), _draw(rng.normal(), look.gm)
+    gm = _draw(rng.normal(), look.gm)
     grain = 1 + rng.uniform(0.005, 0.03) * texture
     # sulci hold vessels, membranes and cortex beside water; no two sequences agree on how much
     sulci = tissues.csf * np.clip(rng.uniform(*look.sulci) + 0.35 * Noise(rng, 8).on(grid), 0, 1)
     water = np.clip(sulci, tissues.ventricle, 1)
     grey = (tissues.gm + 1e-3) / (tissues.gm + tissues.wm + 1e-3)  # where the atlas has nothing but CSF: cortex
-    return (water * np.float32(csf) + (1 - water) * (1 + grey * np.float32(gm - 1))) * grain
+    return (water * csf + (1 - water) * (1 + grey * np.float32(gm - 1))) * grain
 
 
 def _extras(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> dict[str, np.ndarray]:
@@ -160,13 +177,16 @@ def _extras(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> dict[str,
     midline = np.exp(-((tissues.x / 2.5) ** 2)) * np.clip((0.75 - tissues.brain) * 5, 0, 1)
     choroid = tissues.ventricle * np.clip(Noise(rng, 7).on(grid) - 1.1, 0, 1)
     vessels = rng.uniform(2, 6) * np.clip(outer, 0.3, 1) * tubes + rng.uniform(2, 7) * midline
+    # in some scanners the cerebellum shines
+    cerebellum = _ramp(-14 - tissues.z, 3) * _ramp(-30 - tissues.y, 3) * (1 - tissues.csf)
+    shine = rng.uniform(0.5, 3.5, 2) * (rng.random(2) < (0.5, 0.25))
     shell, patches = np.clip(3.5 - 5 * tissues.brain, 0, 1), np.clip(Noise(rng, 20).on(grid) - 0.8, 0, 1)
     remnants = rng.uniform(1, 5) * shell * patches  # skull that the stripping left
     return {
-        "FLAIR": lesions + 0.6 * remnants,
+        "FLAIR": lesions + 0.6 * remnants + shine[0] * cerebellum,
         "T1w": remnants,
         "T1gd": np.maximum(vessels + rng.uniform(2, 5) * choroid, named) + remnants,
-        "T2w": 0.4 * lesions + 0.8 * remnants,
+        "T2w": 0.4 * lesions + 0.8 * remnants + shine[1] * cerebellum,
     }
 
 

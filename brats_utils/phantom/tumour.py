@@ -8,16 +8,16 @@ import numpy as np
 from brats_utils.phantom.anatomy import COARSE_MM, Grid, Head, Noise, Tissues, field_grid, interpolate
 
 KINDS = {
-    "ring": (0.35, 0.40, 0.80),  # necrosis inside an incomplete rim
+    "ring": (0.33, 0.40, 0.85),  # necrosis inside an incomplete rim
     "curly": (0.20, 0.35, 0.65),  # enhancing sheets folded through the core, like a cauliflower cut open
-    "solid": (0.28, 0.70, 0.97),  # no dark centre
-    "patchy": (0.17, 0.03, 0.25),  # a few nodules in a non-enhancing core
+    "solid": (0.32, 0.70, 1.0),  # no dark centre
+    "patchy": (0.15, 0.02, 0.25),  # a few nodules in a non-enhancing core
 }
 """Enhancing kinds: how often, least and largest share of the core that enhances.
 
 Source: statistics of 16 BraTS/TCGA cases, docs/phantom.md (volumes of ET and NCR)."""
 
-VOLUMES_ML = {True: ((46, 0.75, 4, 110), (66, 0.55, 14, 150)), False: ((26, 0.8, 3, 95), (45, 0.65, 8, 130))}
+VOLUMES_ML = {True: ((40, 1.2, 0.6, 190), (90, 0.8, 5, 300)), False: ((45, 1.0, 3, 180), (45, 0.9, 5, 200))}
 """Core and edema with and without enhancement: median, SD of the logarithm, least, largest.
 
 Source: statistics of 16 BraTS/TCGA cases, docs/phantom.md (MSD cases and low-grade cases)."""
