@@ -12,6 +12,7 @@ from monai.transforms import (
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
+    RandAffined,
     RandCropByPosNegLabeld,
     RandFlipd,
     Randomizable,
@@ -22,11 +23,11 @@ from monai.transforms import (
     SpatialPadd,
 )
 from monai.transforms.utils import map_binary_to_indices
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool3d, interpolate
 
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import read_case
-from brats_utils.labels import LabelSchema, labels_to_regions
+from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions
 
 IMAGE_LABEL = ("image", "label")
 CENTRES = ("tumour_voxels", "other_voxels")
@@ -75,12 +76,30 @@ class FindCentresd(MapTransform):
         return {**data, **dict(zip(CENTRES, thin, strict=True))}
 
 
+class RandContrastd(MapTransform, Randomizable):
+    """Make every other patch a tumour of other contrasts: shift edema, core and enhancement in each channel.
+
+    A case of the phantom has its contrasts for good. On T1gd, which tells them apart, they move half as far.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Change `image` (4, X, Y, Z), z-scored, inside the regions of `label` (3, X, Y, Z) bool. Gives float32."""
+        image, (core, whole, enhancing) = data["image"].float(), data["label"]
+        if self.R.rand() < 0.5 or not whole.any():
+            return {**data, "image": image}
+        parts = torch.stack([whole & ~core, core & ~enhancing, enhancing]).float()
+        soft = avg_pool3d(parts, 3, stride=1, padding=1)
+        shift = torch.as_tensor(self.R.normal(0, 0.7, (len(image), len(parts))), dtype=torch.float32)
+        shift[CHANNELS.index("T1gd")] *= 0.5
+        return {**data, "image": torch.where(image != 0, image + torch.einsum("cp,pxyz->cxyz", shift, soft), 0.0)}
+
+
 class RandAppearanced(MapTransform, Randomizable):
     """Change how each channel of a patch looks, and not what is in it: as if another scanner had taken it.
 
     Every channel gets a contrast curve, a brightness and a bias field of its own, now and then blur or noise; now and
-    then one says next to nothing. Then shapes, and what is brighter than what, are left to learn. In the spirit of
-    SynthSeg (Billot 2023, arXiv 2107.09559).
+    then one says next to nothing, or all have been scanned in thick slices. Then shapes, and what is brighter than what,
+    are left to learn. In the spirit of SynthSeg (Billot 2023, arXiv 2107.09559).
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -92,6 +111,8 @@ class RandAppearanced(MapTransform, Randomizable):
         image = image + self._draw(6, image) * place * (1 - place)  # the ends stay, the middle bends
         lattice = torch.as_tensor(self.R.uniform(-0.33, 0.33, (len(image), 3, 3, 3)), dtype=torch.float32)
         image = image * self._draw(0.4, image).exp() + (self._draw(0.6, image) + _stretch(lattice, image.shape[1:]))
+        if self.R.rand() < 0.3:
+            image = _thicken(image, self.R.uniform(1.5, 3.5), axis=int(self.R.choice(3, p=(0.15, 0.15, 0.7))))
         for channel, (blurred, noisy, lost) in enumerate(self.R.rand(len(image), 3)):
             if blurred < 0.25:
                 sigma = float(self.R.uniform(0.3, 0.9))  # voxels
@@ -107,6 +128,15 @@ class RandAppearanced(MapTransform, Randomizable):
     def _draw(self, most: float, image: torch.Tensor) -> torch.Tensor:
         """One number a channel, between minus and plus `most`: (C, 1, 1, 1)."""
         return torch.as_tensor(self.R.uniform(-most, most, (len(image), 1, 1, 1)), dtype=torch.float32)
+
+
+def _thicken(image: torch.Tensor, factor: float, *, axis: int) -> torch.Tensor:
+    """Average (C, X, Y, Z) over slices `factor` voxels thick, and interpolate back, as clinics' scans are in BraTS-Africa."""
+    size = image.shape[axis + 1]
+    few = max(round(size / factor), 2)
+    thick = interpolate(torch.eye(size)[None], size=few, mode="area")
+    back = interpolate(torch.eye(few)[None], size=size, mode="linear")
+    return (image.movedim(axis + 1, -1) @ (thick[0] @ back[0])).movedim(-1, axis + 1)
 
 
 def _stretch(lattice: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -160,18 +190,31 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
     Args:
         roi_size: patch size in voxels.
         schema: numbering of the cached labels.
-        appearance: `strong` for `RandAppearanced`; `classic` for a factor and an offset of up to .1 around 1 and 0, the
-            same for all voxels and channels.
+        appearance: `strong` to turn, shear and scale a little (every other patch), then `RandContrastd` and
+            `RandAppearanced`; `classic` for a factor and an offset of up to .1 around 1 and 0, the same for all voxels
+            and channels.
 
     Returns:
         A transform from a cached case to a list of one patch (`DataLoader` flattens it) with
         `image` (4, *roi_size) float32 and `label` (3, *roi_size) bool.
     """
-    classic = (
-        EnsureTyped("image", dtype=torch.float32),
-        RandScaleIntensityd("image", factors=0.1, prob=1.0),
-        RandShiftIntensityd("image", offsets=0.1, prob=1.0),
-    )
+    looks: dict[str, tuple[Any, ...]] = {  # both give float32
+        "strong": (
+            RandAffined(
+                IMAGE_LABEL, prob=0.5, rotate_range=(0.25,) * 3, shear_range=(0.1,) * 6, scale_range=(0.2,) * 3,
+                mode=("bilinear", "nearest"), padding_mode="zeros",
+            ),
+            LabelsToRegionsd("label", schema),
+            RandContrastd(IMAGE_LABEL),
+            RandAppearanced("image"),
+        ),
+        "classic": (
+            LabelsToRegionsd("label", schema),
+            EnsureTyped("image", dtype=torch.float32),
+            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+            RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+        ),
+    }  # fmt: skip
     return Compose(
         [
             RandCropByPosNegLabeld(
@@ -181,8 +224,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
             DeleteItemsd(CENTRES),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
-            LabelsToRegionsd("label", schema),
-            *(classic if appearance == "classic" else [RandAppearanced("image")]),  # both give float32
+            *looks[appearance],
         ]
     )  # fmt: skip
 
