@@ -18,7 +18,7 @@ from brats_utils.cases.reader import Scan, check_cases, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS, LabelSchema
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
-from brats_utils.paths import replacing, write_text
+from brats_utils.paths import replacing, say, write_text
 from brats_utils.report.charts import plot_calibration, plot_scores
 from brats_utils.report.figures import plot_comparison, render_png, stack_figures
 from brats_utils.report.page import ReportCase, build_report
@@ -33,7 +33,7 @@ def predict_case(predictor: Predictor, case: Case) -> tuple[Prediction, Row]:
 
     Gives the prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
     """
-    return _score_scan(predictor, case.case_id, read_case(case))
+    return _score_scan(predictor, case.case_id, read_case(case, incomplete=True))
 
 
 def _score_scan(predictor: Predictor, case_id: str, scan: Scan) -> tuple[Prediction, Row]:
@@ -57,13 +57,13 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
     Returns:
         The table in `cases.csv`, and the counts of `uncertainty.count_calibration` over all cases.
     """
-    check_cases(cases)
+    check_cases(cases, incomplete=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     rows, counts = [], []
     with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
         made = Path(folder)
         for case in tqdm(list(cases), desc="Predict and score"):
-            scan = read_case(case)
+            scan = read_case(case, incomplete=True)
             prediction, row = _score_scan(predictor, case.case_id, scan)
             save_volume(prediction.labels, prediction_path(made, case), like=scan.reference)
             counts.append(count_calibration(prediction.probabilities, scan.regions, prediction.brain))
@@ -77,6 +77,9 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         (out_dir / "predictions").mkdir(exist_ok=True)
         for path in [*(made / "predictions").iterdir(), made / "summary.json", made / "cases.csv"]:
             os.replace(path, out_dir / path.relative_to(made))
+    blind = 0 if predictor.guess_enhancing else sum("T1gd" in case.missing for case in cases)
+    if blind:
+        say(f"ET: not looked for without T1gd, in {blind} of {len(cases)} cases; where there is some, its Dice is 0.")
     return table, calibration
 
 
@@ -96,8 +99,9 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
 
     `schema` is the numbering of the prediction; `note` stands beside its name, e.g. `worst`.
     """
-    scan = read_case(case)
-    predicted = read_case(replace(case, label=prediction_path(out_dir, case), numbering=schema)).regions
+    scan = read_case(case, incomplete=True)
+    written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
+    predicted = read_case(written, incomplete=True).regions
     affine = scan.image.affine
     image, truth, predicted = (turn_volume(volume, affine) for volume in (scan.image, scan.regions, predicted))
     width, depth, height = nib.as_closest_canonical(nib.load(scan.reference)).header.get_zooms()[:3]

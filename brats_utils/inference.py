@@ -1,5 +1,6 @@
 """Prediction: sliding window, then regions and integer labels in the scan's own geometry."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,7 +19,7 @@ from brats_utils.cases.checks import find_tissue
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
-from brats_utils.labels import REGIONS, SCHEMAS, LabelSchema, regions_to_labels
+from brats_utils.labels import ET, REGIONS, SCHEMAS, LabelSchema, regions_to_labels
 from brats_utils.model import choose_device, choose_precision, explain_out_of_memory, speed_up_inference
 from brats_utils.paths import replacing
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
@@ -67,6 +68,7 @@ class Prediction:
         brain: (X, Y, Z) bool, where any channel is not air.
         expected_dice: by region, how far the prediction trusts itself: see `uncertainty.expected_dice`.
         voxel_ml: volume of a voxel in mL.
+        sought: by region, whether it was looked for; ET is not without T1gd.
     """
 
     probabilities: torch.Tensor
@@ -76,11 +78,13 @@ class Prediction:
     brain: torch.Tensor
     expected_dice: dict[str, float]
     voxel_ml: float
+    sought: tuple[bool, ...] = (True,) * len(REGIONS)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """Volume of each region in mL."""
-        return {r.name: float(mask.sum()) * self.voxel_ml for r, mask in zip(REGIONS, self.regions, strict=True)}
+        """Volume of each region in mL; NaN where it was not looked for."""
+        found = zip(REGIONS, self.regions, self.sought, strict=True)
+        return {r.name: float(mask.sum()) * self.voxel_ml if sought else math.nan for r, mask, sought in found}
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Predictor:
         schema: numbering wanted for the labels.
         precision: dtype for autocast; float32 means none.
         flips: average over all eight mirrored versions of the image too. Eight times slower.
+        guess_enhancing: call enhancing tumour also without T1gd, which alone shows it.
     """
 
     models: tuple[nn.Module, ...]
@@ -102,6 +107,7 @@ class Predictor:
     schema: LabelSchema
     precision: torch.dtype = torch.float32
     flips: bool = False
+    guess_enhancing: bool = False
 
 
 def build_predictor(
@@ -189,11 +195,13 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     if count > 1:
         spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    regions = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml)
+    blind = scan.missing == "T1gd" and not predictor.guess_enhancing
+    sought = tuple(not blind or region is not ET for region in REGIONS)
+    regions = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml) & torch.tensor(sought)[:, None, None, None]
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml)
+    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml, sought)
 
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:

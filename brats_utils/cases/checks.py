@@ -5,13 +5,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from brats_utils.labels import CHANNELS
-
 BRAIN_ML = (700, 2300)
 """Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
 
 MAX_SPACING_MM = 4.0
 """Coarser voxels get a warning."""
+
+COSTS = {
+    "FLAIR": "It shows edema best, so the outline of the whole tumour is less certain.",
+    "T1w": "Blood that is bright by itself may pass for enhancing tumour.",
+    "T1gd": "It alone shows contrast agent, so enhancing tumour cannot be told from the rest of the core.",
+    "T2w": "It shows fluid best, so edema, cysts and necrosis are less certain.",
+}
+"""What is lost without a channel."""
 
 
 def find_tissue(image: torch.Tensor) -> torch.Tensor:
@@ -41,14 +47,15 @@ def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
         )
 
 
-def find_doubts(values: np.ndarray, *, spacing_mm: Sequence[float]) -> Iterator[str]:
+def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequence[float]) -> Iterator[str]:
     """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence.
 
     Args:
-        values: (4, x, y, z) float32, 0 in air, cut to the brain.
+        values: (C, x, y, z) float32, 0 in air, cut to the brain.
+        names: of the C channels, which are those of `labels.CHANNELS` that are there, in its order.
         spacing_mm: size of a voxel along X, Y and Z.
     """
-    counts = zip(CHANNELS, (int(np.count_nonzero(channel < 0)) for channel in values), strict=True)
+    counts = zip(names, (int(np.count_nonzero(channel < 0)) for channel in values), strict=True)
     negative = {channel: count for channel, count in counts if count}
     if negative:
         listed = ", ".join(f"{channel} {count}" for channel, count in negative.items())
@@ -68,39 +75,43 @@ def find_doubts(values: np.ndarray, *, spacing_mm: Sequence[float]) -> Iterator[
             f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Either "
             "most of it was not scanned, or the voxel size in the header is wrong."
         )
-    for index, channel in enumerate(CHANNELS):
+    for index, channel in enumerate(names):
         cut = 1 - int(np.count_nonzero(tissue[index])) / brain
         if cut > 0.02:
             yield f"{channel}: {100 * cut:.0f}% of the brain are 0 here but not in other channels; its view is cut."
-    yield from _find_swaps(values, np.logical_and.reduce(tissue))
+    yield from _find_swaps(values, names, np.logical_and.reduce(tissue))
 
 
-def _find_swaps(values: np.ndarray, brain: np.ndarray) -> Iterator[str]:
+def _find_swaps(values: np.ndarray, names: Sequence[str], brain: np.ndarray) -> Iterator[str]:
     """Warn where intensities contradict the order of the channels. Limits: see docs/inference.md."""
     step = max(1, round((np.count_nonzero(brain) / 300_000) ** (1 / 3)))
     sample = values[:, ::step, ::step, ::step][:, brain[::step, ::step, ::step]].astype(float)
     if sample.shape[1] < 1000 or (sample.std(axis=1) == 0).any():
         return
-    z = (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
-    flair, t1, t1gd, t2 = range(4)
-    alike = np.corrcoef(z)
-    for channel, usual, margin in ((t1gd, t1, 0.15), (t2, flair, 0.1)):
-        others = np.delete(alike[channel], channel)
-        partner = int(np.flatnonzero(alike[channel] == others.max())[0])
-        if alike[channel, partner] > alike[channel, usual] + margin:
+    sample = (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
+    z = dict(zip(names, sample, strict=True))
+    for channel, usual, margin in (("T1gd", "T1w", 0.15), ("T2w", "FLAIR", 0.1)):
+        if channel not in z or usual not in z:
+            continue
+        alike = {other: float(np.corrcoef(z[channel], z[other])[0, 1]) for other in z if other != channel}
+        partner = max(alike, key=lambda other: alike[other])
+        if alike[partner] > alike[usual] + margin:
             yield (
-                f"{CHANNELS[channel]} resembles {CHANNELS[partner]} (correlation {alike[channel, partner]:.2f}) more than "
-                f"{CHANNELS[usual]} ({alike[channel, usual]:.2f}), expected the reverse. Check the order of the channels."
+                f"{channel} resembles {partner} (correlation {alike[partner]:.2f}) more than {usual} ({alike[usual]:.2f}), "
+                "expected the reverse. Check the order of the channels."
             )
             return
-    fluid = np.median(z[:, z[t1] <= np.percentile(z[t1], 8)], axis=1)
-    brightest = int(np.argmax(fluid))
-    difference = z[t1gd] - z[t1]
+    if "T1w" not in z:
+        return
+    dark = z["T1w"] <= np.percentile(z["T1w"], 8)
+    fluid = {channel: float(np.median(values[dark])) for channel, values in z.items()}
+    brightest = max(fluid, key=lambda channel: fluid[channel])
+    difference = z.get("T1gd", z["T1w"]) - z["T1w"]
     skewness = float(((difference - difference.mean()) ** 3).mean()) / max(float(difference.std()), 1e-6) ** 3
-    if brightest != t2:
+    if brightest != "T2w" and "T2w" in z:
         yield (
-            f"Fluid, the darkest of T1w, is brightest in {CHANNELS[brightest]} (z {fluid[brightest]:+.1f}, T2w "
-            f"{fluid[t2]:+.1f}), expected in T2w. Are {CHANNELS[brightest]} and T2w swapped?"
+            f"Fluid, the darkest of T1w, is brightest in {brightest} (z {fluid[brightest]:+.1f}, T2w {fluid['T2w']:+.1f}), "
+            f"expected in T2w. Are {brightest} and T2w swapped?"
         )
     elif skewness < -0.5:
         yield (

@@ -74,16 +74,16 @@ def read_channels(document: Mapping[str, object], *, source: str) -> list[str]:
         source: what to call the file in the error.
 
     Raises:
-        LabelError: there are no such names, or they are not these four.
+        LabelError: there are no such names, or they are not these four, or three of them.
     """
     key = "channel_names" if "channel_names" in document else "modality"
     names = _numbered(document, key, source)
     listed = [str(names[index]) for index in sorted(names)]
     found = [channel_of(name) for name in listed]
-    if sorted(map(str, found)) != sorted(CHANNELS):
+    if len(found) < len(CHANNELS) - 1 or len({*found} & {*CHANNELS}) < len(found):
         raise LabelError(
-            f"{source}: found channels {listed}, expected {list(CHANNELS)}, in any order where each is a file of its own. "
-            f"Correct {key!r}."
+            f"{source}: found channels {listed}, expected {list(CHANNELS)}, in any order where each is a file of its own; "
+            f"one may be missing there. Correct {key!r}."
         )
     return [str(channel) for channel in found]
 

@@ -33,7 +33,7 @@ def read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[st
     fits = np.array_equal(small, whole)
     found = np.flatnonzero(np.bincount(small.ravel("K"))) if fits else np.unique(whole)
     check_label_values(found.tolist(), case.numbering, source=name)
-    return _turn_onto_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.images[0])))
+    return _turn_onto_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.files[0])))
 
 
 def _turn_onto_scan(

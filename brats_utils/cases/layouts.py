@@ -18,7 +18,7 @@ LAYOUTS = (
     "MSD (dataset.json, 4D files), nnU-Net v1 or v2 (dataset.json, files ending in _0000 to _0003), BraTS (a folder a "
     "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w), BIDS (sub-*/anat), or 4D files"
 )
-Images = tuple[Path, ...]
+Images = tuple[Path | None, ...]
 Found = tuple[str, Images, list[Path]]
 """Id, scans and labels."""
 
@@ -103,16 +103,16 @@ def _list_document(folder: Path, document: Mapping[str, Any]) -> tuple[str, list
     name = display_path(folder / "dataset.json")
     channels = read_channels(document, source=name)
     entries = [(_find_images(images, channels, name), label) for images, label in _read_entries(folder, document, name)]
-    missing = [path for images, label in entries if label for path in (*images, label) if not path.is_file()]
+    missing = [path for images, label in entries if label for path in (*images, label) if path and not path.is_file()]
     if missing:
         raise CaseError(
             f"{name}: {len(missing)} of the files listed are missing, the first is {display_path(missing[0])}. Copy them "
             "again, or correct dataset.json."
         )
-    entries = [(images, label) for images, label in entries if images[0].is_file()]  # tests are often left out
+    entries = [(images, label) for images, label in entries if _first(images).is_file()]  # tests are often left out
     named = [_name_entry(images, label) for images, label in entries]
     if len(set(named)) < len(named):
-        named = _tell_apart([images[0] for images, _ in entries], folder)
+        named = _tell_apart([_first(images) for images, _ in entries], folder)
     if len(set(named)) < len(named):
         raise CaseError(f"{name}: a case is listed twice under 'training'; list each once.")
     found = [
@@ -136,8 +136,12 @@ def _borrow_document(folder: Path) -> dict[str, Any]:
 def _name_entry(images: Images, label: Path | None) -> str:
     """Name a case of a dataset.json: after its 4D file or, where there are several, its label."""
     if len(images) == 1:
-        return _stem(images[0])
-    return _stem(label) if label else re.sub(r"_\d{4}$", "", _stem(images[0]))
+        return _stem(_first(images))
+    return _stem(label) if label else re.sub(r"_\d{4}$", "", _stem(_first(images)))
+
+
+def _first(images: Images) -> Path:
+    return next(path for path in images if path)
 
 
 def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[tuple[list[Path], Path | None]]:
@@ -165,7 +169,7 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
         raise CaseError(f"{name}: cannot be read ({error!r}). Expected MSD's keys, with image and label.") from error
 
 
-def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> tuple[Path, ...]:
+def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> Images:
     """One 4D file, or the files of nnU-Net in the order of `CHANNELS`."""
     if len(images) == 1:
         stem, ending = _stem(images[0]), images[0].name.removeprefix(_stem(images[0]))
@@ -174,7 +178,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
             if channels != list(CHANNELS) and images[0].is_file():
                 raise LabelError(
                     f"{name}: found channels {channels} in 4D files, expected {list(CHANNELS)} in this order. Reorder the "
-                    "channels of the images, then correct the names."
+                    "channels of the images and correct the names, or give a file for each."
                 )
             return (images[0],)
         if images[0].is_file():
@@ -189,7 +193,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
             f"{name}: found the files {[path.name for path in images]} of a case, expected one a channel, in the order "
             f"{list(channels)} that it gives itself. Correct it."
         )
-    return tuple(images[list(channels).index(channel)] for channel in CHANNELS)
+    return tuple(dict(zip(channels, images, strict=True)).get(channel) for channel in CHANNELS)
 
 
 def _list_patients(folder: Path) -> tuple[str, list[Found]]:
@@ -214,8 +218,7 @@ def _list_patients(folder: Path) -> tuple[str, list[Found]]:
 
 def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images, list[Path]]]:
     """Name, place, scans and labels of each patient, sorted by place."""
-    volumes = _volumes_of(folder)
-    scans, labels = [p for p in volumes if not _is_label(p)], [p for p in volumes if _is_label(p)]
+    scans, labels = _scans_and_labels(folder)
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
     if _has_channels(folder):
         below = next(filter(_has_channels, folders), None)
@@ -227,9 +230,9 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
         groups = _group_scans(scans)
         if len(groups) > 1:  # several patients side by side
             for name, files in groups.items():
-                yield name, files[0], _order_scans(folder, files), _labels_of(name, labels, groups)
+                yield name, files[0], _order_scans(files), _labels_of(name, labels, groups)
         else:
-            yield _name_folder(folder), folder, _order_scans(folder, scans), labels + _derived_labels(folder)
+            yield _name_folder(folder), folder, _order_scans(scans), labels + _derived_labels(folder)
         return
     names = [_stem(path) for path in scans]
     for path in scans:
@@ -243,7 +246,7 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
             raise CaseError(
                 f"{display_path(folder)}: found a data set in {path.name}. Name that folder, and not this one."
             )
-        inside = [scan for scan in _volumes_of(path) if not _is_label(scan)]
+        inside, beside = _scans_and_labels(path)
         if ((path / "prediction.json").exists() or (path / "cases.csv").exists()) and not inside:
             continue  # what `predict` and `evaluate` write
         if _has_channels(path) or (depth > 1 and not inside and any(below.is_dir() for below in path.iterdir())):
@@ -254,21 +257,21 @@ def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images
                 f"each is, expected last words such as {', '.join(CHANNELS)}. Rename them."
             )
         else:
-            yield _name_folder(path), path, tuple(inside), [label for label in _volumes_of(path) if _is_label(label)]
+            yield _name_folder(path), path, tuple(inside), beside
 
 
 def _has_channels(folder: Path) -> bool:
-    return any(channel_of(_stem(path)) and not _is_label(path) for path in _volumes_of(folder))
+    return any(channel_of(_stem(path)) for path in _volumes_of(folder))
 
 
 def _group_scans(scans: Sequence[Path]) -> dict[str, list[Path]]:
-    """Scans by what stands before the name of the channel, where that gives a whole patient; else all in one."""
+    """Scans by what stands before the name of the channel, where that gives a whole patient or several of three; else all."""
     groups: dict[str, list[Path]] = {}
     for path in scans:
         if channel_of(_stem(path)):
             groups.setdefault(without_channel(_stem(path)), []).append(path)
-    whole = [len({channel_of(_stem(path)) for path in files}) == len(CHANNELS) for files in groups.values()]
-    return groups if any(whole) else {"": list(scans)}
+    counts = [len({channel_of(_stem(path)) for path in files}) for files in groups.values()]
+    return groups if max(counts) == len(CHANNELS) or min(counts) == len(CHANNELS) - 1 else {"": list(scans)}
 
 
 def _name_folder(home: Path) -> str:
@@ -278,10 +281,10 @@ def _name_folder(home: Path) -> str:
     return "_".join(entities) if entities and path.name.startswith(("anat", "ses-")) else path.name
 
 
-def _order_scans(folder: Path, scans: Sequence[Path]) -> Images:
-    """The four scans of a patient in the order of `CHANNELS`; what is missing keeps its place, so that it is named."""
+def _order_scans(scans: Sequence[Path]) -> Images:
+    """The four scans of a patient in the order of `CHANNELS`; None keeps the place of what is missing."""
     found = {channel: [path for path in scans if channel_of(_stem(path)) == channel] for channel in CHANNELS}
-    return tuple(path for name in CHANNELS for path in found[name] or [folder / f"{name.lower()}.nii.gz"])
+    return tuple(path for name in CHANNELS for path in found[name] or (None,))
 
 
 def _derived_labels(home: Path) -> list[Path]:
@@ -290,7 +293,7 @@ def _derived_labels(home: Path) -> list[Path]:
     if root is None or home.name != "anat":
         return []
     folders = root.glob(f"derivatives/*/{home.resolve().relative_to(root)}")
-    return sorted(path for folder in folders for path in _volumes_of(folder) if _is_label(path))
+    return sorted(path for folder in folders for path in _scans_and_labels(folder)[1])
 
 
 def _volumes_of(folder: Path) -> list[Path]:
@@ -300,9 +303,11 @@ def _volumes_of(folder: Path) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith(".") and path.name not in ours)
 
 
-def _is_label(path: Path) -> bool:
-    words = re.split(r"[^a-z]+", _stem(path).lower())
-    return channel_of(_stem(path)) is None and any(word.startswith("seg") or word == "dseg" for word in words)
+def _scans_and_labels(folder: Path) -> tuple[list[Path], list[Path]]:
+    volumes = _volumes_of(folder)
+    signed = {path for path in volumes if re.search(r"(?<![a-z])(seg|dseg(?![a-z]))", _stem(path).lower())}
+    labels = {path for path in signed if channel_of(_stem(path)) is None}
+    return [path for path in volumes if path not in labels], sorted(labels)
 
 
 def _labels_of(name: str, labels: Sequence[Path], names: Iterable[str]) -> list[Path]:

@@ -16,7 +16,7 @@ from nibabel.affines import from_matvec
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.checks import find_air, find_doubts, find_saturation, find_tissue
+from brats_utils.cases.checks import COSTS, find_air, find_doubts, find_saturation, find_tissue
 from brats_utils.cases.geometry import find_box, turn_onto
 from brats_utils.cases.label import read_label
 from brats_utils.cases.nifti import gives_position, read_volume
@@ -33,12 +33,14 @@ class Scan:
     """One case, read and checked.
 
     Attributes:
-        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air.
+        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air and
+            where a channel is missing.
         brain: the box around all that is not air, in voxels.
         reference: the file whose grid that is.
         warnings: what looks wrong but does not forbid to use it, one sentence each.
         label: (X, Y, Z) uint8 on the same grid; None without.
         numbering: of the label.
+        missing: the channel that is not there, of which nothing is known.
     """
 
     image: MetaTensor
@@ -47,6 +49,7 @@ class Scan:
     warnings: tuple[str, ...]
     label: torch.Tensor | None = None
     numbering: LabelSchema | None = None
+    missing: str | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -68,7 +71,7 @@ class Scan:
         return {key: MetaTensor(volume[:, *self.brain].contiguous(), affine=affine) for key, volume in volumes.items()}
 
 
-def read_case(case: Case, *, resample: bool = False) -> Scan:
+def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -> Scan:
     """Read a case and check it: for training, evaluation and prediction alike.
 
     Air that is a constant but not 0 becomes 0. A label whose axes run otherwise is turned onto the scan; one whose header
@@ -77,39 +80,51 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
     Args:
         case: its files; with a label it needs a numbering.
         resample: bring scans on different grids to that of the first, instead of refusing them.
+        incomplete: take a case without one of its channels, which is then 0 everywhere, and say so among the warnings.
 
     Raises:
         CaseError: a missing or damaged file; too many or too few axes or channels; voxels that are no finite numbers; an
             empty channel; one scan given twice; different grids without `resample`, or ones that do not overlap.
         LabelError: a value that is no whole number or not in the numbering, or a label on another grid than the scan.
     """
+    scans = [path for path in case.images if path]
     if len(case.images) not in (1, len(CHANNELS)):
-        found = f" ({', '.join(path.name for path in case.images)})" if case.images else ""
+        found = f" ({', '.join(path.name for path in scans)})" if scans else ""
         raise CaseError(
-            f"{case.case_id}: found {len(case.images)} files{found}, expected one 4D file or {len(CHANNELS)}: "
+            f"{case.case_id}: found {len(scans)} files{found}, expected one 4D file or {len(CHANNELS)}: "
             f"{', '.join(CHANNELS)}. Check their names, or give the files one by one."
         )
+    if len(case.missing) > incomplete:
+        raise CaseError(
+            f"{case.case_id}: found no {' and no '.join(case.missing)} among its files, expected {', '.join(CHANNELS)}. Check "
+            "their names, or leave the patient out: predict and evaluate can do without one of the four, training cannot."
+        )
+    names = [channel for channel in CHANNELS if channel not in case.missing]
     sources: list[nib.Nifti1Image] = []
-    volumes, notes, air = [], [], []
-    for path in case.images:
+    volumes, notes, air = [], [], list[float | None]()
+    for path in scans:
         source, channels = _read_channels(path, expected=len(CHANNELS) // len(case.images))
         if not gives_position(source):
             notes.append(f"{display_path(path)}: the header gives no orientation; left and right may be swapped.")
-        names = CHANNELS if len(case.images) == 1 else CHANNELS[len(sources) : len(sources) + 1]
-        air += [_clean_channel(channel, name, path) for channel, name in zip(channels, names, strict=True)]
+        air += [_clean_channel(channel, name, path) for channel, name in zip(channels, names[len(air) :], strict=False)]
         sources.append(source)
         volumes.append(MetaTensor(torch.from_numpy(channels), affine=source.affine))
     if any(air):
-        listed = ", ".join(f"{name} {value:g}" for name, value in zip(CHANNELS, air, strict=True) if value)
+        listed = ", ".join(f"{name} {value:g}" for name, value in zip(names, air, strict=True) if value)
         notes.append(
             f"Found air that is a constant but not 0 ({listed}), as after a z-score of the whole volume. It is taken as air."
         )
-    image = _stack(volumes, sources, case.images, resample=resample)
+    image = _stack(volumes, sources, scans, resample=resample)
     tissue = find_tissue(image)
     brain = find_box(tissue)
     inside = image.as_tensor().numpy()[:, *brain]
-    notes += _check_channels(inside, case.images)
-    notes += find_doubts(inside, spacing_mm=image.pixdim.tolist())
+    notes += _check_channels(inside, names, scans)
+    notes += find_doubts(inside, names, spacing_mm=image.pixdim.tolist())
+    missing = next(iter(case.missing), None)
+    if missing:
+        notes.append(f"{missing} is missing. {COSTS[missing]}")
+        filled = np.insert(image.numpy(), CHANNELS.index(missing), 0, axis=0)
+        image = MetaTensor(torch.from_numpy(filled), affine=image.affine)
     label = None
     if case.label:
         label, turned = read_label(case, sources[0])
@@ -119,15 +134,16 @@ def read_case(case: Case, *, resample: bool = False) -> Scan:
             notes.append(
                 f"{100 * outside:.0f}% of the label lie in air, expected all of it in the brain. Does it lie on this scan?"
             )
-    return Scan(image, brain, case.images[0], tuple(dict.fromkeys(notes)), label, case.numbering)
+    return Scan(image, brain, scans[0], tuple(dict.fromkeys(notes)), label, case.numbering, missing)
 
 
-def check_cases(cases: Sequence[Case], *, remembered: Path | None = None) -> None:
+def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomplete: bool = False) -> None:
     """Read every case once, so that what cannot be used is refused before anything long begins, and say the warnings.
 
     Args:
         cases: what to check.
         remembered: a file that keeps what was found; a case whose files have not changed since is not read again.
+        incomplete: see `read_case`.
 
     Raises:
         CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
@@ -135,11 +151,11 @@ def check_cases(cases: Sequence[Case], *, remembered: Path | None = None) -> Non
     known: dict[str, list[str]] = {}
     with suppress(OSError, ValueError):  # a file that is missing or damaged has nothing to say
         known = json.loads(remembered.read_text(encoding="utf-8")) if remembered else {}
-    keys = [f"{case.case_id} {case.numbering} {stamp_files(case)}" for case in cases]
+    keys = [f"{case.case_id} {case.numbering} {stamp_files(case)}{' incomplete' * incomplete}" for case in cases]
 
     def check(case: Case, key: str) -> list[str] | ValueError:
         try:
-            return known[key] if key in known else list(read_case(case).warnings)
+            return known[key] if key in known else list(read_case(case, incomplete=incomplete).warnings)
         except (CaseError, LabelError) as error:
             return error
 
@@ -161,9 +177,10 @@ def check_cases(cases: Sequence[Case], *, remembered: Path | None = None) -> Non
         say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
 
 
-def stamp_files(case: Case) -> list[tuple[int, int]]:
+def stamp_files(case: Case) -> list[tuple[int, int] | None]:
     """Size and time of change of each file of a case: what was remembered of it holds as long as they do."""
-    return [(path.stat().st_size, path.stat().st_mtime_ns) for path in case.files if path.is_file()]
+    files = (*case.images, case.label)
+    return [(path.stat().st_size, path.stat().st_mtime_ns) if path and path.is_file() else None for path in files]
 
 
 def _read_channels(path: Path, *, expected: int) -> tuple[nib.Nifti1Image, np.ndarray]:
@@ -234,13 +251,13 @@ def _clean_channel(channel: np.ndarray, name: str, path: Path) -> float | None:
     return constant
 
 
-def _check_channels(values: np.ndarray, paths: tuple[Path, ...]) -> Iterator[str]:
-    """Refuse one scan given twice, and warn of saturation: (4, x, y, z) float32, cut to the brain."""
-    for one, name in enumerate(CHANNELS):
+def _check_channels(values: np.ndarray, names: Sequence[str], paths: Sequence[Path]) -> Iterator[str]:
+    """Refuse one scan given twice, and warn of saturation: (C, x, y, z) float32, cut to the brain."""
+    for one, name in enumerate(names):
         yield from find_saturation(values[one], name)
         for other in range(one):
             if np.array_equal(values[one], values[other]):
                 raise CaseError(
-                    f"{display_path(paths[0])}: found the same voxels in {CHANNELS[other]} and {name}, expected two scans. "
+                    f"{display_path(paths[0])}: found the same voxels in {names[other]} and {name}, expected two scans. "
                     "Check the file names."
                 )

@@ -66,7 +66,7 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
     by_id = {case.case_id: case for case in cases}
     if set(listed) != set(by_id) or any(_fingerprint(by_id[i]) != files.get(i) for i in listed):
         raise CaseError(
-            f"{name}: was made for other cases or files than those in {display_path(cases[0].images[0].parent.parent)}. "
+            f"{name}: was made for other cases or files than those in {display_path(cases[0].files[0].parent.parent)}. "
             "Choose another output_dir for this data, or delete the file to split anew."
         )
     return {part: [by_id[case_id] for case_id in parts[part]] for part in PARTS}
@@ -99,8 +99,8 @@ def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:
 def _fingerprint(case: Case) -> dict[str, dict[str, str | int]]:
     """Size and checksum of each file."""
     names = ("image",) if len(case.images) == 1 else CHANNELS
-    files = zip((*names, "label"), case.files, strict=True)
-    return {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files}
+    files = zip((*names, "label"), (*case.images, case.label), strict=True)
+    return {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files if path}
 
 
 def _sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -18,8 +19,8 @@ from brats_utils.commands.run import NOTEBOOKS, ParameterError, check_parameters
 from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, load_config
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
-from brats_utils.inference import build_predictor
-from brats_utils.labels import SCHEMAS
+from brats_utils.inference import Predictor, build_predictor
+from brats_utils.labels import SCHEMAS, LabelSchema
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom.dataset import generate_dataset
@@ -67,7 +68,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="segment own scans: one patient, or a folder of patients")
     predict.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
     for channel in ("flair", "t1", "t1gd", "t2"):
-        predict.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files")
+        predict.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files; one may be missing")
     predict.add_argument("--patients", type=Path, help="or a folder of them: BraTS, BIDS, nnU-Net, MSD or 4D files")
     predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
     predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
@@ -134,6 +135,13 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box, or files; several are averaged")  # fmt: skip
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
     command.add_argument("--schema", choices=SCHEMAS, help=schema_help)
+    command.add_argument("--guess-enhancing", action="store_true", help="call enhancing tumour also without T1gd, which alone shows it")  # fmt: skip
+
+
+def _load_predictor(args: argparse.Namespace, schema: LabelSchema | None = None) -> Predictor:
+    checkpoints = [load_checkpoint(path.resolve()) for path in args.checkpoint]
+    predictor = build_predictor(checkpoints, flips=args.flips, schema=schema)
+    return replace(predictor, guess_enhancing=args.guess_enhancing)
 
 
 def _check_folder(out: Path) -> None:
@@ -156,15 +164,13 @@ def _check_folder(out: Path) -> None:
 def _predict(args: argparse.Namespace) -> None:
     four = [args.flair, args.t1, args.t1gd, args.t2]
     ways = [args.image is not None, args.patients is not None, any(four)]
-    if sum(ways) != 1 or (any(four) and None in four):
+    if sum(ways) != 1:
         raise CaseError(
-            "Expected either --image with one 4D file, or all of --flair, --t1, --t1gd and --t2, or --patients with a folder."
+            "Expected either --image with one 4D file, or --flair, --t1, --t1gd and --t2, of which one may be missing, or "
+            "--patients with a folder."
         )
     _check_folder(args.out)
-    schema = SCHEMAS[args.schema] if args.schema else None
-    predictor = build_predictor(
-        [load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips, schema=schema
-    )
+    predictor = _load_predictor(args, SCHEMAS.get(args.schema))
     how = {"resample": args.resample, "overwrite": args.overwrite}
     if args.patients:
         table = predict_patients(predictor, args.patients, args.out, **how)
@@ -185,7 +191,7 @@ def _predict(args: argparse.Namespace) -> None:
     for warning in content["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
-        print(f"{region}: {volume:.2f} mL")
+        print(f"{region}: not looked for without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
     print(f"Labels ({content['label_schema']} numbering) in {args.out / 'segmentation.nii.gz'}. {DISCLAIMER}")
 
 
@@ -196,7 +202,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"--out {args.out}: found the cases.csv of an earlier evaluation, expected none. Choose another folder, or "
             "--overwrite to replace it."
         )
-    predictor = build_predictor([load_checkpoint(p.resolve()) for p in args.checkpoint], flips=args.flips)
+    predictor = _load_predictor(args)
     data = args.data.resolve()
     cases = find_cases(data, schema=SCHEMAS.get(args.schema))
     table, calibration = evaluate_cases(predictor, cases, args.out)

@@ -57,18 +57,21 @@ def predict_patient(
         raise CaseError(
             f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
         )
-    scan = read_case(replace(case, label=None), resample=resample)
+    scan = read_case(replace(case, label=None), resample=resample, incomplete=True)
     prediction = predict_scan(predictor, scan)
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
     volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
     if prediction.spread is not None:
         volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
     image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
-    expected = {key: None if math.isnan(score) else round(score, 3) for key, score in prediction.expected_dice.items()}
+    numbers = {
+        kind: {name: None if math.isnan(value) else round(value, 3) for name, value in values.items()}
+        for kind, values in (("volumes_ml", prediction.volumes_ml), ("expected_dice", prediction.expected_dice))
+    }
     content = {
         "patient": case.case_id,
-        "volumes_ml": {region: round(volume, 3) for region, volume in prediction.volumes_ml.items()},
-        "expected_dice": expected,
+        "missing": scan.missing,
+        **numbers,
         "warnings": list(scan.warnings),
         "labels": {str(value): tissue for value, tissue in predictor.schema.tissues.items()},
         "label_schema": predictor.schema.name,
@@ -149,7 +152,7 @@ def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, 
     return {
         "patient": name,
         "status": status,
-        **{f"{region}_ml": volume for region, volume in content["volumes_ml"].items()},
+        **{f"{region}_ml": math.nan if ml is None else ml for region, ml in content["volumes_ml"].items()},
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],
     }
