@@ -1,4 +1,4 @@
-"""`python -m benchmarks [loading steps waiting tables inference scaling phantom quality]`; all of them by default. `labels` reads a finished run."""
+"""`python -m benchmarks [loading steps waiting tables inference scaling phantom quality]`; all of them by default. `few` needs real scans, `labels` a finished run."""
 
 import importlib
 import sys

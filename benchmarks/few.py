@@ -1,0 +1,148 @@
+"""What the network in the box is worth to someone with few labelled patients: `make bench ONLY=few`.
+
+Not part of a plain `make bench`: it needs labelled scans of 18 patients, which are not in the repository, in
+`../shared/real` or the folder that BRATS_REAL_DATA names. They are split in two halves; a network is trained on some of
+one half and scored on all of the other, then the other way round. The scores are one look's, on the model's grid of
+2 mm: `evaluate` looks eight times, on the scans' own. What is finished is kept in runs/bench/few.json and not done again.
+"""
+
+import hashlib
+import json
+import os
+import random
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from benchmarks.common import FOLDER, print_table
+from brats_utils.cases.layouts import find_cases
+from brats_utils.commands.train import build_state
+from brats_utils.config import FINE_TUNING, Config, load_config
+from brats_utils.labels import MSD, REGIONS, SCHEMAS, labels_to_regions, regions_to_labels
+from brats_utils.loading import CaseDataset, build_eval_loader, build_train_loader
+from brats_utils.paths import REPOSITORY, write_text
+from brats_utils.saving.checkpoints import PRETRAINED
+from brats_utils.training import train_epochs, validate
+from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
+
+NUMBERINGS = {"brats2021": "brats2021", "brats_africa": "brats2023"}
+"""Folders of real scans, six patients and twelve, and how their labels are numbered."""
+COUNTS = (3, 6, 9)
+STEPS = 300
+SEED = 0
+Patient = dict[str, Any]
+"""A case as `build_cached_transform` prepares it, its label numbered as MSD's."""
+
+
+def main(steps: int = STEPS) -> None:
+    """Train from random and from pretrained weights on 3, 6 and 9 patients; print a table and draw a figure."""
+    real_dir = Path(os.environ.get("BRATS_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
+    if not all((real_dir / name).is_dir() for name in NUMBERINGS):
+        print(
+            f"few: skipped, {' and '.join(NUMBERINGS)} are not both in {real_dir}; BRATS_REAL_DATA names another folder"
+        )
+        return
+    starts = {"scratch": load_config("laptop", FINE_TUNING), "pretrained": load_config("laptop", init="pretrained")}
+    halves = load_halves(real_dir, spacing_mm=starts["scratch"].spacing_mm)
+    path, weights = FOLDER / "few.json", hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()
+    done = json.loads(path.read_text()) if path.is_file() else {}
+    for count, half, start in product((0, *COUNTS), (0, 1), starts):
+        key, made_with = name_row(steps, count, half, start), weights if start == "pretrained" else ""
+        if (count == 0 and start == "scratch") or done.get(key, {}).get("weights") == made_with:
+            continue
+        dice, seconds = train_and_score(halves[half][:count], halves[1 - half], starts[start], steps=steps)
+        done[key] = {"weights": made_with, "dice": dice.tolist(), "seconds": seconds}
+        write_text(path, json.dumps(done))
+        print(f"{key}: mean Dice {dice.nanmean(0).mean():.3f}, {seconds:.0f} s", flush=True)
+    report(done, steps)
+
+
+def name_row(steps: int, count: int, half: int, start: str) -> str:
+    """Name what was done as few.json does."""
+    return f"{steps} steps on {count} patients of half {half} from {start}"
+
+
+def load_halves(real_dir: Path, *, spacing_mm: float) -> list[list[Patient]]:
+    """Prepare all patients, in two halves; of each three that follow one another, one is of the first folder."""
+    random_order, prepare = random.Random(SEED), build_cached_transform(spacing_mm)
+    folders = []
+    for name, numbering in NUMBERINGS.items():
+        cases = find_cases(real_dir / name, schema=SCHEMAS[numbering])
+        folders.append(random_order.sample(cases, len(cases)))
+    first, second = folders
+    halves: list[list[Patient]] = [[], []]
+    for index, case in enumerate(first):
+        for member in (case, *second[2 * index : 2 * index + 2]):
+            patient = prepare(member)
+            regions = labels_to_regions(patient["label"], member.numbering)
+            halves[index % 2].append({**patient, "label": regions_to_labels(regions, MSD)[None]})
+    return halves
+
+
+def train_and_score(
+    patients: list[Patient], others: list[Patient], config: Config, *, steps: int
+) -> tuple[torch.Tensor, float]:
+    """Train on some patients, on none if there are none, and score the others.
+
+    Batches are those of notebook 03: four patients, or three where there are no more.
+
+    Returns:
+        (others, 3) float64 Dice, NaN where a patient lacks the region; seconds of training.
+    """
+    place = {"roi_size": config.inference_roi_size, "spacing_mm": config.spacing_mm}
+    val_set = CaseDataset(others, build_eval_transform(MSD), seed=config.seed)
+    val_loader = build_eval_loader(val_set, num_workers=0)
+    torch.manual_seed(config.seed)
+    state = build_state(config, num_steps=steps)
+    seconds = 0.0
+    if patients:
+        random_part = build_train_transform(config.roi_size, schema=MSD, appearance=config.appearance)
+        train_set = CaseDataset(patients, random_part, seed=config.seed)
+        train_loader = build_train_loader(train_set, batch_size=config.batch_size, num_workers=0, seed=config.seed)
+        epochs = steps // len(train_loader)
+        plan = {"max_epochs": epochs, "validation_intervals": epochs, "seed": config.seed}
+        results = list(train_epochs(state, train_loader, val_loader, **plan, **place))
+        dice, seconds = results[-1].dice, sum(result.seconds for result in results)
+    else:
+        dice = validate(state, val_loader, **place)
+    in_order = sorted(others, key=lambda patient: patient["case_id"])  # as `validate` gives them
+    present = torch.stack([labels_to_regions(patient["label"], MSD).flatten(1).any(1) for patient in in_order])
+    return dice.where(present, torch.nan), seconds
+
+
+def report(done: dict[str, Any], steps: int) -> None:
+    """Print means over the patients that have the region, both halves together, and draw the means of these."""
+    curves: dict[str, list[tuple[int, float]]] = {"scratch": [], "pretrained": []}
+    rows = []
+    for count in (0, *COUNTS):
+        cells, seconds = [], []
+        for start, curve in curves.items():
+            found = [done[key] for half in (0, 1) if (key := name_row(steps, count, half, start)) in done]
+            if not found:
+                cells += ["-"] * (len(REGIONS) + 1)
+                continue
+            means = torch.tensor([dice for row in found for dice in row["dice"]]).nanmean(0)
+            cells += [f"{value:.3f}" for value in (*means, means.mean())]
+            curve.append((count, float(means.mean())))
+            seconds += [row["seconds"] for row in found]
+        rows.append((count, *cells, f"{sum(seconds) / len(seconds):.0f}"))
+    columns = [f"{start} {name}" for start in curves for name in (*(region.name for region in REGIONS), "mean")]
+    title = f"Dice on patients not trained on, {steps} steps"
+    print_table(title, ["labelled patients", *columns, "s a training"], rows)
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for start, colour in (("pretrained", "#1f77b4"), ("scratch", "#888888")):
+        label = "start: pretrained on phantoms" if start == "pretrained" else "start: random weights"
+        axes.plot(*zip(*curves[start], strict=True), "o-", color=colour, label=label)
+    axes.set(xlabel="labelled patients trained on", ylabel="mean Dice on other patients", title=title)
+    axes.set(xticks=(0, *COUNTS), ylim=(0, 1))
+    axes.legend(loc="lower right")
+    folder = REPOSITORY / "docs" / "images" if steps == STEPS else FOLDER
+    figure.savefig(folder / "few.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
