@@ -99,18 +99,11 @@ def name_weights(name: str) -> Path:
 
 
 def find_checkpoint(name: str, *, best: Path) -> Path:
-    """Find the file of `name_weights`, or the reader's own `best` where they name none.
-
-    Without that, the network in the box stands in for it, and a line says so.
-    """
-    if name:
-        return resolve_path(name_weights(name))
-    if best.is_file():
-        return best
-    print(
-        f"{display_path(best)}: not found, so the network in the box (trained on phantoms alone) is used. "
-        "Notebook 03_train trains your own."
-    )
+    """Find the file of `name_weights`; with an empty name the reader's own `best`, or, with a line that says so, `PRETRAINED`."""
+    if name or best.is_file():
+        return resolve_path(name_weights(name)) if name else best
+    substitute = "so the network in the box (trained on phantoms alone) is used. Notebook 03_train trains your own."
+    print(f"{display_path(best)}: not found, {substitute}")
     return PRETRAINED
 
 

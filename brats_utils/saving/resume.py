@@ -1,7 +1,6 @@
 """Where a training starts and stands: saved after each epoch and on Ctrl-C, and gone on from."""
 
 import itertools
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -124,11 +123,11 @@ def load_start(model: SegResNet, name: str, **settings: float) -> None:
     if differ:
         found = "; ".join(f"{key}: {settings[key]} here, {value} in the weights" for key, value in differ.items())
         raise CheckpointError(
-            f"init {name!r}: found other settings than its weights were trained with: {found}. Set them to "
-            f"{json.dumps(differ)}, in `overrides` or with --set, or choose other weights."
+            f"init {name!r}: found other settings than its weights were trained with: {found}. Set them to {differ}, in "
+            "`overrides` or with --set, or choose other weights."
         )
     model.load_state_dict(start.build_model().state_dict())
-    say(f"The weights start from {name}: epoch {start.epoch}, validation mean Dice {start.mean_dice:.3f}.")
+    say(f"Weights start from {display_path(name)}: epoch {start.epoch}, validation mean Dice {start.mean_dice:.3f}.")
 
 
 def read_losses(state: TrainingState, case_ids: list[list[str]]) -> list[float]:
