@@ -157,9 +157,8 @@ def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
 
     The folder's name becomes the artifact's, with dashes for what W&B refuses.
     """
-    artifact = wandb.Artifact(
-        re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII)[:128], type="dataset"
-    )
+    name = re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII)[:128]
+    artifact = wandb.Artifact(name, type="dataset")
     artifact.add_reference(dataset_dir.resolve().as_uri())
     artifact.add_file(str(split_path), name="split.json")
     if run.job_type == "dataset":
@@ -174,9 +173,8 @@ def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, 
     A logged artifact is final, so each version is a new object. The name holds the run, so that a
     worse later run cannot take the alias `best`.
     """
-    artifact = wandb.Artifact(
-        f"{run.id}-checkpoint", type="model", metadata={"epoch": epoch, "val_dice": round(mean_dice, 6)}
-    )
+    metadata = {"epoch": epoch, "val_dice": round(mean_dice, 6)}
+    artifact = wandb.Artifact(f"{run.id}-checkpoint", type="model", metadata=metadata)
     artifact.add_file(str(path), name="checkpoint.pt")
     try:
         run.log_artifact(artifact, aliases=[f"epoch_{epoch}", *(["best"] if is_best else [])])
