@@ -195,8 +195,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     if count > 1:
         spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    blind = scan.missing == "T1gd" and not predictor.guess_enhancing
-    sought = tuple(not blind or region is not ET for region in REGIONS)
+    sought = tuple(region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS)
     regions = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml) & torch.tensor(sought)[:, None, None, None]
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)

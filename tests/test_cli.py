@@ -171,7 +171,7 @@ def test_train_takes_the_numbering_from_dataset_json_and_records_it(small_phanto
 def test_scans_given_in_two_ways_or_in_part_are_refused(checkpoint, tmp_path, capsys):
     for given in (["--image", "a", "--t1", "b"], []):
         message = refused(capsys, "predict", "--checkpoint", checkpoint, "--out", tmp_path, *given)
-        assert "either --image with one 4D file, or --flair, --t1, --t1gd and --t2, of which one may be" in message
+        assert "or --patients with a folder, or --flair, --t1, --t1gd, --t2 (one may be missing)" in message
     message = refused(capsys, "predict", "--checkpoint", checkpoint, "--out", tmp_path, "--flair", "a", "--t1", "b")
     assert "found no T1gd and no T2w" in message
 

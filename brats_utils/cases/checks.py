@@ -88,14 +88,12 @@ def _find_swaps(values: np.ndarray, names: Sequence[str], brain: np.ndarray) -> 
     sample = values[:, ::step, ::step, ::step][:, brain[::step, ::step, ::step]].astype(float)
     if sample.shape[1] < 1000 or (sample.std(axis=1) == 0).any():
         return
-    sample = (sample - sample.mean(axis=1, keepdims=True)) / sample.std(axis=1, keepdims=True)
-    z = dict(zip(names, sample, strict=True))
+    z = {name: (values - values.mean()) / values.std() for name, values in zip(names, sample, strict=True)}
     for channel, usual, margin in (("T1gd", "T1w", 0.15), ("T2w", "FLAIR", 0.1)):
-        if channel not in z or usual not in z:
-            continue
-        alike = {other: float(np.corrcoef(z[channel], z[other])[0, 1]) for other in z if other != channel}
-        partner = max(alike, key=lambda other: alike[other])
-        if alike[partner] > alike[usual] + margin:
+        others = z.keys() - {channel} if channel in z else ()
+        alike = {other: float(np.corrcoef(z[channel], z[other])[0, 1]) for other in others}
+        partner = max(alike, key=lambda other: alike[other], default=usual)
+        if usual in alike and alike[partner] > alike[usual] + margin:
             yield (
                 f"{channel} resembles {partner} (correlation {alike[partner]:.2f}) more than {usual} ({alike[usual]:.2f}), "
                 "expected the reverse. Check the order of the channels."

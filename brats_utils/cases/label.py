@@ -47,11 +47,8 @@ def _turn_onto_scan(
         turned, fits = turn_onto(labels[None], source.affine, onto=scan.affine, shape=shape)
         turned = turned[0]
     if not fits and any(np.array_equal(image.affine, np.eye(4)) for image in (source, scan)):
-        known, turned, fits = (
-            False,
-            labels,
-            True,
-        )  # an identity matrix that does not fit: tools that do not know write it
+        # an identity matrix that does not fit: tools that do not know write it
+        known, turned, fits = False, labels, True
     axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
     if known and axes[0] != axes[1]:
         notes.append(

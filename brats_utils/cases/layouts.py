@@ -305,8 +305,7 @@ def _volumes_of(folder: Path) -> list[Path]:
 
 def _scans_and_labels(folder: Path) -> tuple[list[Path], list[Path]]:
     volumes = _volumes_of(folder)
-    signed = {path for path in volumes if re.search(r"(?<![a-z])(seg|dseg(?![a-z]))", _stem(path).lower())}
-    labels = {path for path in signed if channel_of(_stem(path)) is None}
+    labels = {p for p in volumes if not channel_of(_stem(p)) and re.search(r"(?<![a-z])(seg|dseg[^a-z])", p.name, re.I)}
     return [path for path in volumes if path not in labels], sorted(labels)
 
 

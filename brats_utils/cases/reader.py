@@ -33,14 +33,13 @@ class Scan:
     """One case, read and checked.
 
     Attributes:
-        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air and
-            where a channel is missing.
+        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air.
         brain: the box around all that is not air, in voxels.
         reference: the file whose grid that is.
         warnings: what looks wrong but does not forbid to use it, one sentence each.
         label: (X, Y, Z) uint8 on the same grid; None without.
         numbering: of the label.
-        missing: the channel that is not there, of which nothing is known.
+        missing: the channel that is not there and 0 everywhere.
     """
 
     image: MetaTensor
@@ -120,11 +119,9 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
     inside = image.as_tensor().numpy()[:, *brain]
     notes += _check_channels(inside, names, scans)
     notes += find_doubts(inside, names, spacing_mm=image.pixdim.tolist())
-    missing = next(iter(case.missing), None)
-    if missing:
+    for missing in case.missing:
         notes.append(f"{missing} is missing. {COSTS[missing]}")
-        filled = np.insert(image.numpy(), CHANNELS.index(missing), 0, axis=0)
-        image = MetaTensor(torch.from_numpy(filled), affine=image.affine)
+        image = MetaTensor(np.insert(image.numpy(), CHANNELS.index(missing), 0, axis=0), affine=image.affine)
     label = None
     if case.label:
         label, turned = read_label(case, sources[0])
@@ -134,7 +131,7 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
             notes.append(
                 f"{100 * outside:.0f}% of the label lie in air, expected all of it in the brain. Does it lie on this scan?"
             )
-    return Scan(image, brain, scans[0], tuple(dict.fromkeys(notes)), label, case.numbering, missing)
+    return Scan(image, brain, scans[0], tuple(dict.fromkeys(notes)), label, case.numbering, (*case.missing, None)[0])
 
 
 def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomplete: bool = False) -> None:

@@ -140,8 +140,7 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
 
 def _load_predictor(args: argparse.Namespace, schema: LabelSchema | None = None) -> Predictor:
     checkpoints = [load_checkpoint(path.resolve()) for path in args.checkpoint]
-    predictor = build_predictor(checkpoints, flips=args.flips, schema=schema)
-    return replace(predictor, guess_enhancing=args.guess_enhancing)
+    return replace(build_predictor(checkpoints, flips=args.flips, schema=schema), guess_enhancing=args.guess_enhancing)
 
 
 def _check_folder(out: Path) -> None:
@@ -166,8 +165,7 @@ def _predict(args: argparse.Namespace) -> None:
     ways = [args.image is not None, args.patients is not None, any(four)]
     if sum(ways) != 1:
         raise CaseError(
-            "Expected either --image with one 4D file, or --flair, --t1, --t1gd and --t2, of which one may be missing, or "
-            "--patients with a folder."
+            "Expected --image with one 4D file, or --patients with a folder, or --flair, --t1, --t1gd, --t2 (one may be missing)."
         )
     _check_folder(args.out)
     predictor = _load_predictor(args, SCHEMAS.get(args.schema))

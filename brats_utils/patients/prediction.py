@@ -64,14 +64,11 @@ def predict_patient(
     if prediction.spread is not None:
         volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
     image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
-    numbers = {
-        kind: {name: None if math.isnan(value) else round(value, 3) for name, value in values.items()}
-        for kind, values in (("volumes_ml", prediction.volumes_ml), ("expected_dice", prediction.expected_dice))
-    }
+    found = {"volumes_ml": prediction.volumes_ml, "expected_dice": prediction.expected_dice}
     content = {
         "patient": case.case_id,
         "missing": scan.missing,
-        **numbers,
+        **{kind: {r: None if math.isnan(n) else round(n, 3) for r, n in by.items()} for kind, by in found.items()},
         "warnings": list(scan.warnings),
         "labels": {str(value): tissue for value, tissue in predictor.schema.tissues.items()},
         "label_schema": predictor.schema.name,
