@@ -139,7 +139,7 @@ def report(done: dict[str, Any], steps: int) -> None:
         axes.plot(*zip(*curves[start], strict=True), "o-", color=colour, label=label)
     axes.set(xlabel="labelled patients trained on", ylabel="mean Dice on other patients", title=title)
     axes.set(xticks=(0, *COUNTS), ylim=(0, 1))
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     folder = REPOSITORY / "docs" / "images" if steps == STEPS else FOLDER
     figure.savefig(folder / "few.png", dpi=110)
 
