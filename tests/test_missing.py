@@ -106,7 +106,7 @@ def test_channels_that_are_swapped_are_noticed_without_a_third(lack):
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["A_flair", "A_t1", "A_t2", "B_t1", "B_t1gd", "B_t2"], {"A": "T1gd", "B": "FLAIR"}),
+        (["A_flair", "A_t1", "A_t2", "B_t1", "B_t1gd", "B_t2", "C_t1"], {"A": "T1gd", "B": "FLAIR", "C": "FLAIR"}),
         (["sub-1/anat/sub-1_FLAIR", "sub-1/anat/sub-1_ce-gd_T1w", "sub-1/anat/sub-1_T2w"], {"sub-1": "T1w"}),
         (["x/A_flair", "x/A_t1", "x/A_t1ce", "x/t2"], {"x": None}),
     ],
@@ -126,6 +126,18 @@ def test_a_data_set_of_nnunet_with_three_of_our_channels_is_taken(tmp_path):
         (tmp_path / f"{path}.nii.gz").touch()
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T2", "1": "T1ce", "2": "T1"}}))
     assert list_images(tmp_path) == {"A": [None, "A_0002", "A_0001", "A_0000"]}
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_case_of_nnunet_without_one_of_its_files_is_listed_without_that_channel(tmp_path, number):
+    names = ["FLAIR", "T1", "T1ce", "T2"]
+    (tmp_path / "imagesTs").mkdir()
+    for path in [*(f"A_000{other}" for other in range(4) if other != number), *(f"B_000{other}" for other in range(4))]:
+        (tmp_path / f"imagesTs/{path}.nii.gz").touch()
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": dict(zip("0123", names, strict=True))}))
+    for folder in (tmp_path, tmp_path / "imagesTs"):
+        missing = {case.case_id: case.missing for case in find_cases(folder, labelled=False)}
+        assert missing == {"A": (CHANNELS[number],), "B": ()}
 
 
 def test_without_t1gd_enhancing_tumour_is_core_unless_it_is_to_be_guessed(lack, sure):

@@ -157,9 +157,10 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             ending = str(document.get("file_ending", ".nii.gz"))
             labels = _volumes_of(folder / "labelsTr")
             entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
-            places = [folder / place for place in ("imagesTr", "imagesTs", ".")]
-            firsts = [path for place in places for path in _volumes_of(place) if path.name.endswith(f"_0000{ending}")]
-            others = [str(path.relative_to(folder)).removesuffix(f"_0000{ending}") + ending for path in firsts]
+            number = re.compile(rf"_000[0-3]{re.escape(ending)}$")  # any of them: the first may be missing
+            paths = [path for place in ("imagesTr", "imagesTs", ".") for path in _volumes_of(folder / place)]
+            numbered = [str(path.relative_to(folder)) for path in paths if number.search(path.name)]
+            others = dict.fromkeys(number.sub(ending, path) for path in numbered)
             entries += [(image, None) for image in others if image not in dict(entries)]
         return [
             ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
@@ -186,14 +187,15 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
                 f"{display_path(images[0])}: found a 4D file and {split[0].name} beside it, expected one or the other: which "
                 "of them are the scans? Move the others elsewhere."
             )
-        images = split
+        numbered = {channel: path for channel, path in zip(channels, split, strict=True) if path.is_file()}
+        return tuple(map(numbered.get, CHANNELS))
     said = [channel_of(_stem(path)) for path in images]
     if len(images) != len(channels) or (None not in said and said != list(channels)):
         raise CaseError(
             f"{name}: found the files {[path.name for path in images]} of a case, expected one a channel, in the order "
             f"{list(channels)} that it gives itself. Correct it."
         )
-    return tuple(dict(zip(channels, images, strict=True)).get(channel) for channel in CHANNELS)
+    return tuple(map(dict(zip(channels, images, strict=True)).get, CHANNELS))
 
 
 def _list_patients(folder: Path) -> tuple[str, list[Found]]:
@@ -271,7 +273,7 @@ def _group_scans(scans: Sequence[Path]) -> dict[str, list[Path]]:
         if channel_of(_stem(path)):
             groups.setdefault(without_channel(_stem(path)), []).append(path)
     counts = [len({channel_of(_stem(path)) for path in files}) for files in groups.values()]
-    return groups if max(counts) == len(CHANNELS) or min(counts) == len(CHANNELS) - 1 else {"": list(scans)}
+    return groups if len(CHANNELS) in counts or counts.count(len(CHANNELS) - 1) > 1 else {"": list(scans)}
 
 
 def _name_folder(home: Path) -> str:

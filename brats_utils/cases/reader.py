@@ -91,7 +91,7 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
         found = f" ({', '.join(path.name for path in scans)})" if scans else ""
         raise CaseError(
             f"{case.case_id}: found {len(scans)} files{found}, expected one 4D file or {len(CHANNELS)}: "
-            f"{', '.join(CHANNELS)}. Check their names, or give the files one by one."
+            f"{', '.join(CHANNELS)}. Check that their names give each once, or give the files one by one."
         )
     if len(case.missing) > incomplete:
         raise CaseError(

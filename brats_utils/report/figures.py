@@ -146,7 +146,7 @@ def _show_row(
     figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", fontsize=10)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(name, fontsize=10)
+        axis.set_title(name if picture.any() else f"{name} (empty)", fontsize=10)
         axis.set_axis_off()
     return figure, axes
 
