@@ -1,6 +1,7 @@
 """The training loop as a generator: it yields what happened, and the caller logs and saves."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -209,12 +210,10 @@ def _interrupt_between_batches() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         heard.append(number)
 
-    try:
-        before = signal.signal(signal.SIGINT, listen)
-    except ValueError:  # not in the main thread: nobody can interrupt
-        yield heard
-        return
+    main = threading.current_thread() is threading.main_thread()  # nobody can interrupt another
+    before = signal.signal(signal.SIGINT, listen) if main else None
     try:
         yield heard
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
