@@ -9,7 +9,7 @@ from brats_utils.paths import display_path, resolve_path
 from brats_utils.saving.checkpoints import PRETRAINED, load_checkpoint, save_weights
 from brats_utils.saving.resume import BEST, LAST, PREVIOUS
 
-RECIPE = dict(preset="laptop", overrides={"phantom_cases": 480, "max_train_epochs": 100})
+RECIPE = dict(preset="laptop", overrides={})
 """A preset, and what is changed of it."""
 OUT = "runs/weights"
 

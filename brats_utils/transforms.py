@@ -12,7 +12,6 @@ from monai.transforms import (
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
-    RandAffined,
     RandCropByPosNegLabeld,
     RandFlipd,
     Randomizable,
@@ -23,11 +22,11 @@ from monai.transforms import (
     SpatialPadd,
 )
 from monai.transforms.utils import map_binary_to_indices
-from torch.nn.functional import avg_pool3d, interpolate
+from torch.nn.functional import interpolate
 
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import read_case
-from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions
+from brats_utils.labels import LabelSchema, labels_to_regions
 
 IMAGE_LABEL = ("image", "label")
 CENTRES = ("tumour_voxels", "other_voxels")
@@ -74,24 +73,6 @@ class FindCentresd(MapTransform):
         found = map_binary_to_indices(data[self.keys[0]])
         thin = [voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), MAX_CENTRES)).long()] for voxels in found]
         return {**data, **dict(zip(CENTRES, thin, strict=True))}
-
-
-class RandContrastd(MapTransform, Randomizable):
-    """Make every other patch a tumour of other contrasts: shift edema, core and enhancement in each channel.
-
-    A case of the phantom has its contrasts for good. On T1gd, which tells them apart, they move half as far.
-    """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Change `image` (4, X, Y, Z), z-scored, inside the regions of `label` (3, X, Y, Z) bool. Gives float32."""
-        image, (core, whole, enhancing) = data["image"].float(), data["label"]
-        if self.R.rand() < 0.5 or not whole.any():
-            return {**data, "image": image}
-        parts = torch.stack([whole & ~core, core & ~enhancing, enhancing]).float()
-        soft = avg_pool3d(parts, 3, stride=1, padding=1)
-        shift = torch.as_tensor(self.R.normal(0, 0.7, (len(image), len(parts))), dtype=torch.float32)
-        shift[CHANNELS.index("T1gd")] *= 0.5
-        return {**data, "image": torch.where(image != 0, image + torch.einsum("cp,pxyz->cxyz", shift, soft), 0.0)}
 
 
 class RandAppearanced(MapTransform, Randomizable):
@@ -190,31 +171,18 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
     Args:
         roi_size: patch size in voxels.
         schema: numbering of the cached labels.
-        appearance: `strong` to turn, shear and scale a little (every other patch), then `RandContrastd` and
-            `RandAppearanced`; `classic` for a factor and an offset of up to .1 around 1 and 0, the same for all voxels
-            and channels.
+        appearance: `strong` for `RandAppearanced`; `classic` for a factor and an offset of up to .1 around 1 and 0, the
+            same for all voxels and channels.
 
     Returns:
         A transform from a cached case to a list of one patch (`DataLoader` flattens it) with
         `image` (4, *roi_size) float32 and `label` (3, *roi_size) bool.
     """
-    looks: dict[str, tuple[Any, ...]] = {  # both give float32
-        "strong": (
-            RandAffined(
-                IMAGE_LABEL, prob=0.5, rotate_range=(0.25,) * 3, shear_range=(0.1,) * 6, scale_range=(0.2,) * 3,
-                mode=("bilinear", "nearest"), padding_mode="zeros",
-            ),
-            LabelsToRegionsd("label", schema),
-            RandContrastd(IMAGE_LABEL),
-            RandAppearanced("image"),
-        ),
-        "classic": (
-            LabelsToRegionsd("label", schema),
-            EnsureTyped("image", dtype=torch.float32),
-            RandScaleIntensityd("image", factors=0.1, prob=1.0),
-            RandShiftIntensityd("image", offsets=0.1, prob=1.0),
-        ),
-    }  # fmt: skip
+    classic = (
+        EnsureTyped("image", dtype=torch.float32),
+        RandScaleIntensityd("image", factors=0.1, prob=1.0),
+        RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+    )
     return Compose(
         [
             RandCropByPosNegLabeld(
@@ -224,7 +192,8 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
             DeleteItemsd(CENTRES),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
-            *looks[appearance],
+            LabelsToRegionsd("label", schema),
+            *(classic if appearance == "classic" else [RandAppearanced("image")]),  # both give float32
         ]
     )  # fmt: skip
 

@@ -48,9 +48,9 @@ class Sequence:
 SEQUENCES = {
     "FLAIR": Sequence((0.1, 0.3, 0.5), (0.3, 0.9), (1.05, 1.18, 1.35), (1.3, 3.1, 4.9), (0.3, 2.8, 4.3), (1.5, 3.0, 4.5),
                       (1.2, 2.8, 5.6), (1.0, 0.9, 0.9), 0.12, (0.85, 2.4), 0.048),
-    "T1w": Sequence((0.2, 0.4, 0.6), (0.35, 0.9), (0.72, 0.83, 0.94), (-1.0, -0.2, 0.8), (-1.7, -0.8, 0.8), (-1.7, -0.8, 0.3),
+    "T1w": Sequence((0.2, 0.4, 0.6), (0.35, 0.9), (0.72, 0.83, 0.94), (-0.4, -0.08, 1.0), (-1.7, -0.8, 0.8), (-1.7, -0.8, 0.3),
                     (-0.9, 0.12, 1.7), (0.55, 0.55, 0.55), 0.09, (1.0, 2.4), 0.032),
-    "T1gd": Sequence((0.2, 0.4, 0.6), (0.0, 0.7), (0.78, 0.89, 1.0), (-1.2, -0.2, 1.1), (-2.0, -0.6, 1.2), (-1.7, -0.6, 0.5),
+    "T1gd": Sequence((0.2, 0.4, 0.6), (0.0, 0.7), (0.78, 0.89, 1.0), (-0.9, -0.1, 1.2), (-2.0, -0.6, 1.2), (-1.7, -0.6, 0.5),
                      (1.4, 3.0, 5.5), (0.6, 0.5, 0.9), 0.11, (0.9, 1.4), 0.040),
     "T2w": Sequence((2.2, 3.1, 4.2), (0.2, 0.9), (1.1, 1.28, 1.5), (0.4, 1.4, 2.3), (0.4, 1.6, 4.5), (1.0, 1.9, 3.2),
                     (0.2, 1.42, 2.6), (0.8, 0.7, 0.6), 0.07, (0.95, 2.4), 0.044),
@@ -178,15 +178,15 @@ def _extras(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> dict[str,
     choroid = tissues.ventricle * np.clip(Noise(rng, 7).on(grid) - 1.1, 0, 1)
     vessels = rng.uniform(2, 6) * np.clip(outer, 0.3, 1) * tubes + rng.uniform(2, 7) * midline
     # in some scanners the cerebellum shines
-    cerebellum = _ramp(-14 - tissues.z, 3) * _ramp(-30 - tissues.y, 3) * (1 - tissues.csf)
-    shine = rng.uniform(0.5, 3.5, 2) * (rng.random(2) < (0.5, 0.25))
+    cerebellum = _ramp(-14 - tissues.z, 3) * (tissues.y < -30) * (1 - tissues.csf)
+    shine = rng.uniform(0.5, 3) if rng.random() < 0.35 else 0.0
     shell, patches = np.clip(3.5 - 5 * tissues.brain, 0, 1), np.clip(Noise(rng, 20).on(grid) - 0.8, 0, 1)
     remnants = rng.uniform(1, 5) * shell * patches  # skull that the stripping left
     return {
-        "FLAIR": lesions + 0.6 * remnants + shine[0] * cerebellum,
+        "FLAIR": lesions + 0.6 * remnants + shine * cerebellum,
         "T1w": remnants,
         "T1gd": np.maximum(vessels + rng.uniform(2, 5) * choroid, named) + remnants,
-        "T2w": 0.4 * lesions + 0.8 * remnants + shine[1] * cerebellum,
+        "T2w": 0.4 * lesions + 0.8 * remnants,
     }
 
 
