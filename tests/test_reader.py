@@ -16,6 +16,7 @@ from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import check_cases, read_case
 from brats_utils.labels import BRATS_2021, MSD, LabelError, labels_to_regions
+from brats_utils.phantom.dataset import generate_case
 
 SHAPE = (40, 48, 36)
 LPS = np.array([[-1.0, 0, 0, 90], [0, -1, 0, 126], [0, 0, 1, -72], [0, 0, 0, 1]])
@@ -432,13 +433,10 @@ def test_warnings_are_printed_of_five_cases_also_when_they_are_remembered(case, 
 
 
 @pytest.fixture(scope="module")
-def enhancing(phantom_dir):
-    """Channels of a phantom with enhancing tumour, as a (4, X, Y, Z) array with its affine."""
-    for label in sorted((phantom_dir / "labelsTr").iterdir()):
-        if (np.asanyarray(nib.load(label).dataobj) == 3).sum() > 50:
-            scan = nib.load(phantom_dir / "imagesTr" / label.name)
-            return np.moveaxis(scan.get_fdata(dtype=np.float32), -1, 0), scan.affine
-    raise AssertionError("no phantom has enhancing tumour")
+def enhancing():
+    """Channels of a phantom whose enhancement is plain, as a (4, X, Y, Z) array with its affine."""
+    case = generate_case(0, 7, spacing_mm=4.0)
+    return np.moveaxis(case.image, -1, 0).astype(np.float32), case.affine
 
 
 @pytest.mark.parametrize("swapped", [None, (0, 1), (0, 3), (1, 2), (1, 3), (2, 3)], ids=str)
