@@ -77,8 +77,8 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         (out_dir / "predictions").mkdir(exist_ok=True)
         for path in [*(made / "predictions").iterdir(), made / "summary.json", made / "cases.csv"]:
             os.replace(path, out_dir / path.relative_to(made))
-    blind = 0 if predictor.guess_enhancing else sum("T1gd" in case.missing for case in cases)
-    if blind:
+    blind = sum("T1gd" in case.missing for case in cases)
+    if blind and not predictor.guess_enhancing:
         say(f"ET: not looked for without T1gd, in {blind} of {len(cases)} cases; where there is some, its Dice is 0.")
     return table, calibration
 
