@@ -13,12 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import weights as recipe
-from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import read_case
 from brats_utils.commands.cli import main
 from brats_utils.commands.train import build_state
 from brats_utils.config import load_config
-from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.model import build_model
 from brats_utils.saving.checkpoints import (
     PRETRAINED,
@@ -53,11 +50,12 @@ def test_weights_come_back_in_single_precision_with_their_settings(weights, chec
     assert weights.stat().st_size < 0.6 * checkpoint.stat().st_size
 
 
-def test_half_precision_changes_hardly_a_voxel(weights, checkpoint, phantom_dir):
-    scan = read_case(find_cases(phantom_dir)[0])
-    first, second = (predict_scan(build_predictor([load_checkpoint(p)]), scan) for p in (checkpoint, weights))
-    assert first.labels.any(), "nothing predicted, so nothing compared"
-    assert (first.labels != second.labels).float().mean() < 1e-3
+def test_half_precision_moves_no_probability_by_more_than_a_hundredth(weights, checkpoint):
+    image = torch.randn(1, 4, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first, second = (load_checkpoint(path).build_model()(image).sigmoid() for path in (checkpoint, weights))
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(first, second, atol=0.01, rtol=0)
 
 
 def test_folders_of_a_machine_are_reduced_to_their_names(tmp_path, checkpoint):
