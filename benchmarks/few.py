@@ -32,7 +32,7 @@ from brats_utils.transforms import build_cached_transform, build_eval_transform,
 NUMBERINGS = {"brats2021": "brats2021", "brats_africa": "brats2023"}
 """Folders of real scans, six patients and twelve, and how their labels are numbered."""
 COUNTS = (3, 6, 9)
-STEPS = 300
+STEPS = 200
 SEED = 0
 Patient = dict[str, Any]
 """A case as `build_cached_transform` prepares it, its label numbered as MSD's."""
