@@ -27,7 +27,7 @@ def cases() -> list[PhantomCase]:
 @pytest.fixture(scope="module")
 def statistics() -> dict[str, np.ndarray]:
     """Of cases that no notebook trains on."""
-    return collect([measure(generate_case(50, i, spacing_mm=2)) for i in range(12)])
+    return collect([measure(generate_case(50, i, spacing_mm=2)) for i in range(24)])
 
 
 @pytest.fixture(scope="module")
