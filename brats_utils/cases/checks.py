@@ -88,7 +88,7 @@ def _find_swaps(values: np.ndarray, names: Sequence[str], brain: np.ndarray) -> 
     sample = values[:, ::step, ::step, ::step][:, brain[::step, ::step, ::step]].astype(float)
     if sample.shape[1] < 1000 or (sample.std(axis=1) == 0).any():
         return
-    z = {name: (values - values.mean()) / values.std() for name, values in zip(names, sample, strict=True)}
+    z = {name: (channel - channel.mean()) / channel.std() for name, channel in zip(names, sample, strict=True)}
     for channel, usual, margin in (("T1gd", "T1w", 0.15), ("T2w", "FLAIR", 0.1)):
         others = z.keys() - {channel} if channel in z else ()
         alike = {other: float(np.corrcoef(z[channel], z[other])[0, 1]) for other in others}
@@ -102,16 +102,19 @@ def _find_swaps(values: np.ndarray, names: Sequence[str], brain: np.ndarray) -> 
     if "T1w" not in z:
         return
     dark = z["T1w"] <= np.percentile(z["T1w"], 8)
-    fluid = {channel: float(np.median(values[dark])) for channel, values in z.items()}
+    fluid = {name: float(np.median(channel[dark])) for name, channel in z.items()}
     brightest = max(fluid, key=lambda channel: fluid[channel])
-    difference = z.get("T1gd", z["T1w"]) - z["T1w"]
-    skewness = float(((difference - difference.mean()) ** 3).mean()) / max(float(difference.std()), 1e-6) ** 3
     if brightest != "T2w" and "T2w" in z:
         yield (
             f"Fluid, the darkest of T1w, is brightest in {brightest} (z {fluid[brightest]:+.1f}, T2w {fluid['T2w']:+.1f}), "
             f"expected in T2w. Are {brightest} and T2w swapped?"
         )
-    elif skewness < -0.5:
+        return
+    if "T1gd" not in z:
+        return
+    difference = z["T1gd"] - z["T1w"]
+    skewness = float(((difference - difference.mean()) ** 3).mean()) / max(float(difference.std()), 1e-6) ** 3
+    if skewness < -0.5:
         yield (
             f"T1w has bright spots that T1gd lacks (skewness of T1gd - T1w {skewness:+.1f}), expected the reverse: "
             "contrast agent only brightens. Are T1w and T1gd swapped?"
