@@ -1,7 +1,6 @@
 """The network in the box, files of weights, and trainings that start from them."""
 
 import json
-import random
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from damage import damage
 from safetensors.torch import save_file
 
 from benchmarks import weights as recipe
@@ -69,13 +69,11 @@ def test_folders_of_a_machine_are_reduced_to_their_names(tmp_path, checkpoint):
 
 def test_a_byte_of_weights_that_changed_anywhere_is_noticed_or_does_no_harm(tmp_path, checkpoint):
     """A small file, so that many of the bytes are in its list of contents."""
-    content, draw, refused = load_checkpoint(checkpoint), random.Random(0), 0
+    content, refused = load_checkpoint(checkpoint), 0
     content.model.clear()
     content.model["weights"] = torch.arange(8.0)
     whole = save_weights(tmp_path / "whole.safetensors", content).read_bytes()
-    for _ in range(300):
-        data = bytearray(whole)
-        data[draw.randrange(len(data))] ^= draw.randrange(1, 256)
+    for data in damage(whole):
         (tmp_path / "a.safetensors").write_bytes(data)
         try:
             loaded = load_checkpoint(tmp_path / "a.safetensors")
