@@ -20,7 +20,7 @@ Source: statistics of 16 BraTS/TCGA cases, docs/phantom.md (volumes of ET and NC
 VOLUMES_ML = {True: ((40, 1.2, 0.6, 190), (90, 0.8, 5, 300)), False: ((45, 1.0, 3, 180), (45, 0.9, 5, 200))}
 """Core and edema with and without enhancement: median, SD of the logarithm, least, largest.
 
-Source: statistics of 16 BraTS/TCGA cases, docs/phantom.md (MSD cases and low-grade cases)."""
+Source: the volumes of 16 BraTS/TCGA cases, widened to those of the development cases, docs/phantom.md."""
 
 FAR_MM = 80.0
 """Edema never travels farther than this through white matter."""
