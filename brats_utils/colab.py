@@ -1,15 +1,38 @@
-"""What is special in Google Colab: secrets, Drive, and a GPU that differs from visit to visit."""
+"""How a notebook begins, and what is special in Google Colab: packages, secrets, Drive, and a GPU that differs from visit to visit.
+
+Imports nothing that Colab lacks: the bootstrap cell calls `set_up` before anything is installed.
+"""
 
 import os
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from brats_utils.paths import REPOSITORY
 
 IN_COLAB = "google.colab" in sys.modules
 DRIVE = Path("/content/drive")
 SMALL_GPU_GB = 24
 GPU_PRESETS = ("colab", "full", "classic")
+
+
+def set_up() -> None:
+    """Begin a notebook: install what Colab lacks; elsewhere, go from the notebooks' folder up to the repository's.
+
+    There relative paths start; in Colab in its first folder, and under papermill in the folder that it was called from.
+    """
+    if not IN_COLAB:
+        if Path("01_setup.ipynb").is_file() and Path.cwd().is_relative_to(REPOSITORY):
+            os.chdir(REPOSITORY)
+        return
+    if not list(metadata.distributions(name="brats-utils")):  # it is installed last
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--requirement", REPOSITORY / "colab_requirements.txt"], check=True)
+        subprocess.run([*pip, "--no-deps", "--editable", REPOSITORY], check=True)  # Colab has the rest
+    read_secret()
 
 
 def read_secret(name: str = "WANDB_API_KEY") -> None:

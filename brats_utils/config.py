@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from brats_utils.labels import SCHEMAS
@@ -162,13 +164,19 @@ FINE_TUNING = dict(initial_learning_rate=1e-3, max_train_epochs=150, validation_
 
 
 def load_config(
-    preset: str, overrides: Mapping[str, Any] | None = None, *, data: str = "", output_dir: str = "", init: str = ""
+    preset: str,
+    overrides: Mapping[str, Any] | str | None = None,
+    *,
+    data: str = "",
+    output_dir: str = "",
+    init: str = "",
 ) -> Config:
     """Build the validated, immutable settings of a preset, with some of them changed.
 
     Args:
         preset: a key of `PRESETS`.
-        overrides: settings to change, those of `FINE_TUNING` too. Numbers may arrive as text, as from YAML's `1e-4`.
+        overrides: settings to change, those of `FINE_TUNING` too; or YAML of them, as `papermill -p` hands it over. Numbers
+            may arrive as text, as from YAML's `1e-4`.
         data: `phantom`, `msd` or a folder; empty for the preset's own.
         output_dir: folder of the run, to hold the checkpoints; empty for the usual one.
         init: see `Config.init`.
@@ -178,12 +186,21 @@ def load_config(
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
+    if isinstance(overrides, str):
+        overrides = _read_yaml(overrides)
     named = {"dataset_dir": data, "checkpoint_dir": output_dir and f"{output_dir}/checkpoints", "init": init}
     given = {str(name): value for name, value in (overrides or {}).items()} | {k: v for k, v in named.items() if v}
     try:
         return Config(**PRESETS[preset] | (FINE_TUNING if given.get("init") else {}) | given)
     except ValidationError as error:
         raise ConfigError(f"Preset {preset!r} with these overrides is not valid:\n{_in_plain_words(error)}") from None
+
+
+def _read_yaml(text: str) -> Mapping[str, Any]:
+    with suppress(yaml.YAMLError):
+        if isinstance(read := yaml.safe_load(text or "{}"), Mapping):
+            return read
+    raise ConfigError(f"overrides: found the text {text!r}, expected settings such as {{max_train_epochs: 3}}.")
 
 
 def _in_plain_words(error: ValidationError) -> str:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case
@@ -18,11 +19,14 @@ from brats_utils.cases.reader import Scan, check_cases, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
 from brats_utils.labels import REGIONS, LabelSchema
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
-from brats_utils.paths import replacing, say, write_text
+from brats_utils.paths import display_path, replacing, say, write_text
 from brats_utils.report.charts import plot_calibration, plot_scores
 from brats_utils.report.figures import plot_comparison, render_png, stack_figures
 from brats_utils.report.page import ReportCase, build_report
 from brats_utils.uncertainty import calibration_error, count_calibration
+
+EVALUATION = ("summary.json", "calibration.npy", "cases.csv")
+"""Files of an evaluation beside its predictions; the table comes last, so that it stands for all of them."""
 
 NUM_VIEWED = 3
 """How many of the worst cases to show."""
@@ -42,12 +46,12 @@ def _score_scan(predictor: Predictor, case_id: str, scan: Scan) -> tuple[Predict
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
 
 
-def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -> tuple[pd.DataFrame, np.ndarray]:
+def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -> pd.DataFrame:
     """Predict, save and score cases one by one; what `read_case` refuses surfaces before the first prediction.
 
-    Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case) and `summary.json` (by region: mean of
-    each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error). An
-    earlier evaluation stays as it is until all of this one is there.
+    Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case), `summary.json` (by region: mean of
+    each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error) and
+    `calibration.npy`. An earlier evaluation stays as it is until all of this one is there.
 
     Args:
         predictor: networks and settings.
@@ -55,7 +59,7 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         out_dir: folder to write to.
 
     Returns:
-        The table in `cases.csv`, and the counts of `uncertainty.count_calibration` over all cases.
+        The table in `cases.csv`, not rounded.
     """
     check_cases(cases, incomplete=True)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -74,13 +78,29 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         for name, error in calibration_error(calibration).items():
             summary[name]["ece"] = error
         write_text(made / "summary.json", json.dumps(summary, indent=1))
+        np.save(made / "calibration.npy", calibration)
         (out_dir / "predictions").mkdir(exist_ok=True)
-        for path in [*(made / "predictions").iterdir(), made / "summary.json", made / "cases.csv"]:
+        for path in [*(made / "predictions").iterdir(), *(made / name for name in EVALUATION)]:
             os.replace(path, out_dir / path.relative_to(made))
     blind = sum("T1gd" in case.missing for case in cases)
     if blind and not predictor.guess_enhancing:
         say(f"ET: not looked for without T1gd, in {blind} of {len(cases)} cases; where there is some, its Dice is 0.")
-    return table, calibration
+    return table
+
+
+def read_evaluation(out_dir: Path) -> tuple[pd.DataFrame, dict[str, Summary], np.ndarray]:
+    """Read what `evaluate_cases` has written: the table, the summary, and the counts of `uncertainty.count_calibration`.
+
+    Raises:
+        FileNotFoundError: if it has not.
+    """
+    missing = [name for name in EVALUATION if not (out_dir / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{display_path(out_dir)}: found no {missing[0]}. Notebook 04_inference makes it: run that first."
+        )
+    summary = json.loads((out_dir / "summary.json").read_text(encoding="utf-8"))
+    return pd.read_csv(out_dir / "cases.csv", dtype={"case_id": str}), summary, np.load(out_dir / "calibration.npy")
 
 
 def prediction_path(out_dir: Path, case: Case) -> Path:
@@ -94,34 +114,33 @@ def rank_cases(table: pd.DataFrame) -> list[str]:
     return [str(case_id) for case_id in table["case_id"][means.sort_values(kind="stable").index]]
 
 
+def read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read the regions that `evaluate_cases` predicted for a case, written in the numbering `schema`, and the true ones.
+
+    Both are (3, X, Y, Z) bool, on the scan's grid.
+    """
+    written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
+    return read_case(written, incomplete=True).regions, read_case(case, incomplete=True).regions
+
+
 def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "") -> ReportCase:
     """Load scan, truth and prediction of a case for pictures, turned to RAS; `evaluate_cases` has written to `out_dir`.
 
     `schema` is the numbering of the prediction; `note` stands beside its name, e.g. `worst`.
     """
-    scan = read_case(case, incomplete=True)
-    written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
-    predicted = read_case(written, incomplete=True).regions
-    affine = scan.image.affine
-    image, truth, predicted = (turn_volume(volume, affine) for volume in (scan.image, scan.regions, predicted))
+    scan, (predicted, truth) = read_case(case, incomplete=True), read_pair(case, out_dir, schema=schema)
+    image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in (scan.image, truth, predicted))
     width, depth, height = nib.as_closest_canonical(nib.load(scan.reference)).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 
 
-def write_evaluation(
-    out_dir: Path,
-    cases: Sequence[Case],
-    table: pd.DataFrame,
-    calibration: np.ndarray,
-    *,
-    title: str,
-    schema: LabelSchema,
-) -> Path:
+def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema: LabelSchema) -> Path:
     """Write `summary.png` (box plots, then the worst cases) and `report.html` with the worst cases in its viewer.
 
-    `evaluate_cases` has scored the cases, written to `out_dir` and returned table and calibration; `schema` is the
-    numbering of its predictions. Gives the path of the report.
+    `evaluate_cases` has scored the cases and written to `out_dir`; `schema` is the numbering of its predictions. Gives
+    the path of the report.
     """
+    table, summary, calibration = read_evaluation(out_dir)
     by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
     viewed = [
         view_case(by_id[case_id], out_dir, schema=schema, note="worst" if not rank else "")
@@ -131,7 +150,6 @@ def write_evaluation(
     worst_first = [plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}") for v in viewed]
     with replacing(out_dir / "summary.png") as temporary:
         stack_figures([spread, *(render_png(figure) for figure in worst_first)]).save(temporary, "PNG")
-    summary = json.loads((out_dir / "summary.json").read_text(encoding="utf-8"))
     return build_report(
         out_dir / "report.html",
         title=title,

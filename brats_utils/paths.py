@@ -5,28 +5,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-"""Relative paths in settings start here, so that Jupyter, papermill and nbmake agree on them."""
+
+def _find_repository() -> Path:
+    """Look for the notebooks above this package; where it is installed apart from them, in and above the working folder."""
+    places = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
+    return next((place for place in places if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
+
+
+REPOSITORY = _find_repository()
 
 DRIVE_PREFIX = "drive:"
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Anchor a relative path on the repository root; leave an absolute one, or `~`, as it is.
+    """Make a path absolute; a relative one starts in the working folder, as in the shell.
 
-    In Colab `drive:folder` is a folder of Google Drive, which is mounted when it is first asked for.
+    Notebooks work in the repository's folder, see `colab.set_up`. In Colab `drive:folder` is a folder of Google Drive, which is mounted when it is first asked for.
     """
     if str(path).startswith(DRIVE_PREFIX):
         from brats_utils.colab import mount_drive
 
         return mount_drive(str(path).removeprefix(DRIVE_PREFIX))
-    return REPOSITORY / Path(path).expanduser()
+    return Path(str(path)).expanduser().absolute()  # papermill takes a name such as 2026 for a number
 
 
 def display_path(path: str | Path) -> str:
     """The shortest honest name of a path, for printing: executed notebooks must not name machines."""
-    resolved = REPOSITORY / Path(path).expanduser()
-    return str(resolved.relative_to(REPOSITORY)) if resolved.is_relative_to(REPOSITORY) else str(path)
+    absolute = Path(path).expanduser().absolute()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
 
 
 def say(text: str) -> None:

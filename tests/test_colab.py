@@ -50,7 +50,7 @@ SHIPPED = [
     "click",
 ]
 """Of what Colab ships, the packages that ours ask for, directly or not."""
-NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference")
+NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_evaluation")
 KEY = "0123456789abcdef" * 2 + "deadbeef"
 
 STUB = {
@@ -149,9 +149,8 @@ def test_all_notebooks_run_in_an_empty_folder_and_change_no_package(
     after = freeze(python)
     assert before <= after, f"Colab's own packages changed: {sorted(before - after)}"
     added = sorted(line.partition("==")[0] for line in after - before)
-    clone = home / "monai-brain-tumor-segmentation"
-    assert json.loads((clone / "runs/colab/metrics.json").read_text())["preset"] == "smoke"
-    assert [path.name for path in home.iterdir()] == [clone.name], "a notebook wrote beside the clone"
+    assert json.loads((home / "runs/colab/metrics.json").read_text())["preset"] == "smoke"
+    assert sorted(path.name for path in home.iterdir()) == ["brats", "data", "runs"]
     printed = "".join(
         output.get("text", "") for cell in outputs["01_setup"].cells for output in cell.get("outputs", ())
     )
@@ -159,6 +158,39 @@ def test_all_notebooks_run_in_an_empty_folder_and_change_no_package(
     assert "offline" in printed
     with capsys.disabled():
         print(f"\nIn Colab {len(before)} packages stayed as they were; added: {', '.join(added)}")
+
+
+def test_an_installation_that_failed_is_done_again(monkeypatch):
+    asked, installed = [], []
+
+    def run(command, *, check):
+        asked.append("package" if "--editable" in command else "requirements")
+        if len(asked) == 1:
+            raise subprocess.CalledProcessError(1, "pip")
+        if asked[-1] == "package":
+            installed.append("brats-utils")
+
+    monkeypatch.setattr(colab, "IN_COLAB", True)
+    monkeypatch.setattr(colab, "read_secret", lambda: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(colab.metadata, "distributions", lambda name: iter(installed))
+    with pytest.raises(subprocess.CalledProcessError):
+        colab.set_up()
+    for _ in range(2):
+        colab.set_up()
+    assert asked == ["requirements", "requirements", "package"]
+
+
+@pytest.mark.parametrize(("started", "ends"), [("notebooks", "."), ("runs/x", "."), ("elsewhere", "elsewhere")])
+def test_notebooks_work_in_the_folder_of_the_repository(monkeypatch, tmp_path, started, ends):
+    for folder in ("notebooks", "runs/x", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        if folder != "elsewhere":
+            (tmp_path / folder / "01_setup.ipynb").touch()
+    monkeypatch.setattr(colab, "REPOSITORY", tmp_path)
+    monkeypatch.chdir(tmp_path / started)
+    colab.set_up()
+    assert Path.cwd() == (tmp_path / ends).resolve()
 
 
 def test_a_secret_reaches_wandb_and_no_output(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import torch
 
 from brats_utils import evaluation
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.evaluation import evaluate_cases, format_summary, predict_case, tabulate_summary
+from brats_utils.evaluation import evaluate_cases, format_summary, predict_case, read_evaluation, tabulate_summary
 from brats_utils.inference import Prediction
 from brats_utils.labels import MSD, REGIONS, LabelError, labels_to_regions
 from brats_utils.metrics import score_row, summarise_scores
@@ -90,11 +90,20 @@ def test_a_whole_evaluation_takes_the_place_of_the_earlier_one(case, earlier, mo
         return Prediction(scan.regions.float(), None, scan.label, scan.regions, brain, trust, voxel_ml=1.0)
 
     monkeypatch.setattr(evaluation, "predict_scan", know_the_truth)
-    table, _ = evaluate_cases(None, [case], earlier)
+    table = evaluate_cases(None, [case], earlier)
     assert table[["case_id", "dice_WT"]].to_numpy().tolist() == [["one", 1.0]]
     old = [name for name, content in read_folder(earlier).items() if content == b"old"]
     assert old == ["predictions/before.nii.gz"]  # perhaps not ours, so it stays
     assert (earlier / "predictions/one.nii.gz").is_file()
+    read, summary, counts = read_evaluation(earlier)
+    assert read["case_id"].tolist() == ["one"]
+    assert summary["WT"]["dice"] == 1
+    assert counts.shape[0] == len(REGIONS)
+
+
+def test_an_evaluation_that_is_not_there_names_the_notebook_that_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"found no summary\.json\. Notebook 04_inference makes it"):
+        read_evaluation(tmp_path)
 
 
 @pytest.mark.parametrize(("count", "interval"), [(2, "too few cases"), (3, "1.000 to 1.000")])

@@ -24,7 +24,7 @@ def gallery():
 
 @pytest.fixture(scope="module")
 def index(gallery, tmp_path_factory):
-    """The site made of our notebooks, each with a figure for its output and 04 with a report in a frame."""
+    """The site made of our notebooks, each with a figure for its output and a report in a frame."""
     run_dir = tmp_path_factory.mktemp("run")
     figure = io.BytesIO()
     Image.new("RGB", (40, 20), "navy").save(figure, "PNG")
@@ -73,9 +73,9 @@ def test_no_page_asks_for_anything_outside_or_breaks(browser, index):
 
 
 def test_links_between_notebooks_lead_to_pages(browser, index):
-    page, _, _ = visit(browser, index.parent / "04_inference.html")
+    page, _, _ = visit(browser, index.parent / "05_evaluation.html")
     links = page.eval_on_selector_all("a", "all => all.map(a => a.getAttribute('href')).filter(h => /^0\\d_/.test(h))")
-    assert "05_your_scans.html" in links
+    assert "06_your_scans.html" in links
     assert all((index.parent / link).is_file() for link in links)
     assert page.frame_locator("iframe").locator("#inside").inner_text() == "the report"
     page.close()

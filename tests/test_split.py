@@ -7,7 +7,7 @@ import pytest
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.split import find_test_cases, prepare_dataset, split_cases
+from brats_utils.cases.split import prepare_dataset, split_cases
 
 
 @pytest.fixture
@@ -58,14 +58,6 @@ def test_split_follows_the_seed(cases, tmp_path):
 
 def test_a_single_case_is_for_looking_at(cases, tmp_path):
     assert split_cases(cases[:1], tmp_path / "split.json", seed=0) == {"train": cases[:1], "val": [], "test": []}
-
-
-def test_data_without_a_test_case_is_refused_where_one_is_needed(cases, tmp_path):
-    with pytest.raises(CaseError, match=r"small\.json: found no test case among 2, expected one at least"):
-        find_test_cases(cases[:2], tmp_path / "small.json", seed=0)
-    assert (
-        find_test_cases(cases, tmp_path / "a.json", seed=0) == split_cases(cases, tmp_path / "a.json", seed=0)["test"]
-    )
 
 
 def test_case_in_two_parts_is_refused(cases, tmp_path):

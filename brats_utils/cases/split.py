@@ -72,17 +72,6 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
     return {part: [by_id[case_id] for case_id in parts[part]] for part in PARTS}
 
 
-def find_test_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> list[Case]:
-    """Take the test cases of `split_cases`; a `CaseError` if there are none."""
-    found = split_cases(cases, split_path, seed=seed)["test"]
-    if not found:
-        raise CaseError(
-            f"{display_path(split_path)}: found no test case among {len(cases)}, expected one at least. Give data with "
-            "three labelled cases or more, and another output_dir."
-        )
-    return found
-
-
 def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:
     ids = [case.case_id for case in cases]
     random.Random(seed).shuffle(ids)

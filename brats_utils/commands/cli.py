@@ -203,9 +203,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     predictor = _load_predictor(args)
     data = args.data.resolve()
     cases = find_cases(data, schema=SCHEMAS.get(args.schema))
-    table, calibration = evaluate_cases(predictor, cases, args.out)
-    title = f"Evaluation on {data.name}"
-    report = write_evaluation(args.out, cases, table, calibration, title=title, schema=predictor.schema)
+    evaluate_cases(predictor, cases, args.out)
+    report = write_evaluation(args.out, cases, title=f"Evaluation on {data.name}", schema=predictor.schema)
     print(format_summary(json.loads((args.out / "summary.json").read_text(encoding="utf-8"))))
     print(f"Per case: {args.out / 'cases.csv'}; pictures: {report}")
 

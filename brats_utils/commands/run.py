@@ -14,7 +14,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from brats_utils.paths import REPOSITORY, display_path, replacing
 
-NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_your_scans")
+NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_evaluation", "06_your_scans")
 
 
 class ParameterError(ValueError):
@@ -87,7 +87,7 @@ def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_
             os.path.relpath(temporary),
             parameters=parameters,
             kernel_name="python3",
-            cwd=str(REPOSITORY),
+            cwd=str(Path.cwd()),  # relative paths start where they do in the shell
             progress_bar=False,
             stdout_file=sys.stdout,
             request_save_on_cell_execute=False,

@@ -120,6 +120,8 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
     """Build network, loss, optimiser and schedule, before the first step of `num_steps` in the whole training."""
     device = choose_device()
     precision = choose_precision(device)
+    if config.deterministic:
+        torch.manual_seed(config.seed)  # the same first weights, whatever was drawn before
     model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)
     load_start(model, config.init, init_filters=config.init_filters, spacing_mm=config.spacing_mm)
     model = model.to(device, memory_format=choose_layout(device, precision))  # type: ignore[call-overload]

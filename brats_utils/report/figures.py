@@ -1,5 +1,6 @@
 """Pictures of scans: upright axial slices, one colour a region, orientation stated."""
 
+import copy
 import io
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from monai.networks.nets import SegResNet
 from PIL import Image
 
-from brats_utils.labels import CHANNELS, ET, REGIONS, TC, WT, LabelSchema
+from brats_utils.labels import CHANNELS, ET, REGIONS, TC, WT, LabelSchema, labels_to_regions
 from brats_utils.report.slices import NESTING, ORIENTATION, largest_slice, upright_slice, window_volume
 
 WIDTH_PER_PANEL = 2.8
@@ -117,6 +119,51 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
             )  # fmt: skip
     axes[4].set(title="T1gd by label", xlabel="z-score", yticks=[], facecolor=DARK)
     axes[4].legend(title="label", labelcolor="white", facecolor=DARK, fontsize=8).get_title().set_color("white")
+    return figure
+
+
+def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSchema) -> Figure:
+    """Show the labels of the slice with most tumour, a colour a tissue, beside the three regions that are made of them.
+
+    `image` is (4, X, Y, Z) float in RAS orientation, `labels` (X, Y, Z) integers of the schema.
+    """
+    regions = labels_to_regions(labels, schema)
+    core, whole, enhancing = regions
+    slice_idx = largest_slice(regions)
+    flair = upright_slice(window_volume(image[:1]), slice_idx)[0]
+    tissues = torch.stack([core & ~enhancing, whole & ~core, enhancing])  # each in the colour of the region it adds to
+    pictures = {"labels: core, edema, enhancing": _fill(flair, upright_slice(tissues.numpy(), slice_idx))}
+    for index in NESTING:
+        alone = torch.zeros_like(regions)
+        alone[index] = regions[index]
+        pictures[REGIONS[index].name] = _fill(flair, upright_slice(alone.numpy(), slice_idx))
+    figure, _ = _show_row(pictures, title="From labels to regions", slice_idx=slice_idx)
+    _add_legend(figure)
+    return figure
+
+
+def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
+    """Draw the U of a SegResNet: at each level the channels and the voxels that a patch of `roi_size` has there."""
+    shadow = copy.deepcopy(model).to("meta")  # knows shapes, computes nothing
+    shapes: dict[str, list[tuple[int, ...]]] = {"encoder": [], "decoder": []}
+    for side, layers in (("encoder", shadow.down_layers), ("decoder", shadow.up_layers)):
+        for layer in layers:
+            layer.register_forward_hook(lambda _, __, out, seen=shapes[side]: seen.append(tuple(out.shape[1:])))
+    logits = shadow(torch.zeros(1, len(CHANNELS), *roi_size, device="meta"))
+    depth = len(shapes["encoder"])
+    boxes = [("patch", "#eeeeee", -1.3, depth, (len(CHANNELS), *roi_size))]
+    boxes += [("encoder", "#cfe2f3", n * 0.55, depth - n, shape) for n, shape in enumerate(shapes["encoder"])]
+    boxes += [("decoder", "#d9ead3", 6 - n * 0.55, depth - n, shape) for n, shape in enumerate(shapes["decoder"][::-1])]
+    boxes += [("logits", "#eeeeee", 7.3, depth, tuple(logits.shape[1:]))]
+    figure, axis = plt.subplots(figsize=(10, 3.6), layout="constrained")
+    for name, color, x, y, shape in boxes:
+        text, frame = f"{name}\n{' × '.join(map(str, shape))}", {"boxstyle": "round", "facecolor": color}
+        axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=frame)
+    for n in range(depth - 1):
+        start, end = (n * 0.55 + 0.65, depth - n), (5.35 - n * 0.55, depth - n)
+        axis.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "linestyle": ":"})
+    axis.set(xlim=(-2, 8), ylim=(0.5, depth + 0.5), title="channels × voxels at each level; dotted: skip connections")
+    axis.set_axis_off()
     return figure
 
 

@@ -44,7 +44,7 @@ class ReportCase:
         case_id: as in the table of scores.
         image: (4, X, Y, Z) float, RAS, any scale; 0 is air.
         truth: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
-        prediction: (3, X, Y, Z) bool.
+        prediction: (3, X, Y, Z) bool; without an element where there is none.
         spacing_mm: size of a voxel along X, Y and Z.
         note: a few words beside its name, e.g. `worst`.
     """
@@ -59,6 +59,8 @@ class ReportCase:
     def __post_init__(self) -> None:
         shape = self.image.shape[1:]
         for name, count in (("image", 4), ("truth", 3), ("prediction", 3)):
+            if name == "prediction" and not self.prediction.numel():
+                continue
             found, expected = tuple(getattr(self, name).shape), (count, *shape)
             if found != expected:
                 raise ValueError(
@@ -89,25 +91,54 @@ def build_report(
         "facts": list(facts),
         "tiles": [_describe_score(name, score) for name, score in summary.items()],
         "rule": RULE,
-        "regions": [{"name": region.name, "title": region.title, "color": region.color} for region in REGIONS],
-        "nesting": NESTING,
-        "channels": CHANNELS,
         "scores": [_describe_row(row) for row in scores.to_dict("records")],
         "history": [] if history is None else json.loads(history.to_json(orient="records")),
         "figures": {name: _to_url(picture, "png") for name, picture in (figures or {}).items()},
-        "cases": [_encode_case(case, scores) for case in cases],
     }
-    page = files("brats_utils.report").joinpath("page.html").read_text(encoding="utf-8")
-    safe = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the script element
-    write_text(path, page.replace("__DATA__", safe))
+    write_text(path, _fill_page(cases, scores, content))
     return path
 
 
 def show_report(path: Path) -> HTML:
     """Show a report inside a notebook, where it stays when the notebook is published."""
-    page = html.escape(path.read_text(encoding="utf-8"))
-    frame = f'<iframe srcdoc="{page}" style="width:100%;height:860px;border:0" title="Report"></iframe>'
-    return HTML(f"<div>{frame}</div>")
+    return _frame(path.read_text(encoding="utf-8"), height=860)
+
+
+def show_viewer(
+    case_id: str,
+    image: torch.Tensor,
+    truth: torch.Tensor,
+    prediction: torch.Tensor | None = None,
+    *,
+    spacing_mm: Sequence[float],
+) -> HTML:
+    """Show one case in the viewer of the report, inside a notebook, where it stays when that is published.
+
+    Takes what `ReportCase` takes; without a prediction there are no buttons for it.
+    """
+    x, y, z = spacing_mm
+    case = ReportCase(case_id, image, truth, torch.empty(0) if prediction is None else prediction, (x, y, z))
+    empty = {"title": "", "facts": [], "tiles": [], "rule": "", "scores": [], "history": [], "figures": {}}
+    return _frame(_fill_page([case], pd.DataFrame({"case_id": []}), empty), height=600)
+
+
+def _frame(page: str, *, height: int) -> HTML:
+    style = f"width:100%;height:{height}px;border:0"
+    return HTML(f'<div><iframe srcdoc="{html.escape(page)}" style="{style}" title="Report"></iframe></div>')
+
+
+def _fill_page(cases: Sequence[ReportCase], scores: pd.DataFrame, content: Mapping[str, Any]) -> str:
+    """Put cases and `content`, what stands around the viewer, into the page."""
+    fixed = {
+        "regions": [{"name": region.name, "title": region.title, "color": region.color} for region in REGIONS],
+        "nesting": NESTING,
+        "channels": CHANNELS,
+        "cases": [_encode_case(case, scores) for case in cases],
+        "predicted": any(case.prediction.numel() for case in cases),
+    }
+    page = files("brats_utils.report").joinpath("page.html").read_text(encoding="utf-8")
+    safe = json.dumps({**content, **fixed}, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the script
+    return page.replace("__DATA__", safe)
 
 
 def _describe_score(name: str, score: Summary) -> dict[str, Any]:
@@ -127,8 +158,9 @@ def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     """Crop a case to the brain and pack it: a JPEG mosaic a channel, one PNG for all masks."""
-    box = find_box((case.image != 0).any(0) | case.truth.any(0) | case.prediction.any(0))
-    image, masks = case.image[:, *box], torch.cat([case.truth, case.prediction])[:, *box].cpu().numpy()
+    predicted = case.prediction if case.prediction.numel() else torch.zeros_like(case.truth)
+    box = find_box((case.image != 0).any(0) | case.truth.any(0) | predicted.any(0))
+    image, masks = case.image[:, *box], torch.cat([case.truth, predicted])[:, *box].cpu().numpy()
     bits = 4 * np.packbits(masks, axis=0, bitorder="little")[0]  # apart, whatever the decoder rounds
     width, height, depth = image.shape[1:]
     busiest = [int(masks.sum(axis=(0, *axes)).argmax()) for axes in ((2, 3), (1, 3), (1, 2))]
