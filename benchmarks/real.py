@@ -127,7 +127,7 @@ def score_folders(
     pictures: list[tuple[bytes, bytes]] = []
     for folder, cases in {**folders, **shown}.items():
         with TemporaryDirectory() as name:
-            tables[folder], _ = evaluate_cases(predictor, cases, Path(name))
+            tables[folder] = evaluate_cases(predictor, cases, Path(name))
             if folder in shown:
                 pictures += draw_slices(cases, Path(name), schema=predictor.schema)
         for region in REGIONS:

@@ -10,7 +10,7 @@ import brats_utils
 
 LIBRARY = Path(brats_utils.__file__).parent
 ROOMS = (
-    *("labels", "colab", "paths", "config", "phantom", "cases", "transforms", "loading", "model", "saving"),
+    *("labels", "paths", "colab", "config", "phantom", "cases", "project", "transforms", "loading", "model", "saving"),
     *("uncertainty", "metrics", "inference", "training", "report", "evaluation", "tables", "tracking", "patients"),
     "commands",
 )

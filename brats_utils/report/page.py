@@ -119,7 +119,7 @@ def show_viewer(
     x, y, z = spacing_mm
     case = ReportCase(case_id, image, truth, torch.empty(0) if prediction is None else prediction, (x, y, z))
     empty = {"title": "", "facts": [], "tiles": [], "rule": "", "scores": [], "history": [], "figures": {}}
-    return _frame(_fill_page([case], pd.DataFrame({"case_id": []}), empty), height=600)
+    return _frame(_fill_page([case], pd.DataFrame({"case_id": []}), empty), height=620)
 
 
 def _frame(page: str, *, height: int) -> HTML:
