@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from brats_utils.paths import REPOSITORY, display_path, replacing
@@ -23,6 +25,13 @@ class ParameterError(ValueError):
 
 class NotebookError(RuntimeError):
     """A notebook's cell failed."""
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts the interpreter that runs us, whichever Python's kernel Jupyter would find first under the name `python3`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
 
 
 def inspect_parameters(name: str) -> dict[str, Any]:
@@ -87,6 +96,7 @@ def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_
             os.path.relpath(temporary),
             parameters=parameters,
             kernel_name="python3",
+            kernel_manager_class=OwnKernel,
             cwd=str(REPOSITORY),
             progress_bar=False,
             stdout_file=sys.stdout,
