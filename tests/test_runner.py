@@ -1,4 +1,5 @@
 import json
+import os
 
 import nbformat
 import pytest
@@ -71,3 +72,12 @@ def test_notebooks_run_on_the_python_that_starts_them_whatever_kernel_another_ha
     (executed,) = run_notebooks({}, tmp_path / "out", notebooks=notebooks[:1])
     assert "hello from laptop" in capfd.readouterr().out
     assert nbformat.read(executed, 4).metadata["kernelspec"]["name"] == "python3"
+
+
+def test_output_on_another_drive_than_the_notebooks_is_written_and_names_no_machine(notebooks, tmp_path, monkeypatch):
+    def refuse(path, start=None):  # as Windows does from one drive to another
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    (executed,) = run_notebooks({}, tmp_path / "{out}", notebooks=notebooks[:1])
+    assert tmp_path.name not in executed.read_text()

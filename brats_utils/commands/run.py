@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +91,21 @@ def run_notebooks(
 
 
 def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_failed: Path) -> None:
+    temporary.write_bytes(source.read_bytes())
     try:
-        papermill.execute_notebook(
-            os.path.relpath(source),  # papermill writes both paths into the copy
-            os.path.relpath(temporary),
-            parameters=parameters,
-            kernel_name="python3",
-            kernel_manager_class=OwnKernel,
-            cwd=str(REPOSITORY),
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            request_save_on_cell_execute=False,
-            extra_arguments=["--log-level=50"],  # the kernel's own warnings are not the notebook's
-        )
+        with chdir(temporary.parent):  # papermill writes both paths into the copy
+            papermill.execute_notebook(
+                temporary.name,
+                temporary.name,
+                parameters=parameters,
+                kernel_name="python3",
+                kernel_manager_class=OwnKernel,
+                cwd=str(REPOSITORY),
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                request_save_on_cell_execute=False,
+                extra_arguments=["--log-level=50"],  # the kernel's own warnings are not the notebook's
+            )
     except PapermillExecutionError:
         os.replace(temporary, keep_failed)
         raise
