@@ -34,9 +34,9 @@ def make_loaders(cases):
     return build_train_loader(train, batch_size=2, num_workers=0, seed=0), build_eval_loader(val, num_workers=0)
 
 
-def make_state(num_steps=8, learning_rate=5e-3, precision=torch.float32):
+def make_state(num_steps=8, learning_rate=5e-3, precision=torch.float32, layout=torch.contiguous_format):
     torch.manual_seed(0)
-    model = build_model(init_filters=8, dropout_prob=0.2)
+    model = build_model(init_filters=8, dropout_prob=0.2).to(memory_format=layout)
     optimizer = build_optimizer(model, name="adamw", learning_rate=learning_rate, weight_decay=0.0)
     loss = {"smooth_nr": 1e-5, "smooth_dr": 1e-5, "squared_pred": True, "to_onehot_y": False, "sigmoid": True}
     return TrainingState(
@@ -109,6 +109,19 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path
     assert [result.epoch for result in run(resumed, make_cases())] == [3, 4]
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
     assert resumed.best_dice == whole.best_dice
+
+
+def test_a_checkpoint_goes_on_in_another_memory_layout_with_the_same_numbers(tmp_path):
+    saved = make_state(layout=torch.channels_last_3d)
+    run(saved, make_cases(), max_epochs=2)
+    path = save_progress(saved, tmp_path, config={}, run_id="", is_best=False)
+    weights = []
+    for layout in (torch.channels_last_3d, torch.contiguous_format):  # as a CPU in float32 has it, and a GPU
+        state = make_state(layout=layout)
+        state.restore(load_checkpoint(path))
+        run(state, make_cases())
+        weights.append([weight.detach().contiguous() for weight in state.model.parameters()])
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-3)
 
 
 def test_loss_that_is_not_finite_stops_and_names_the_cases():

@@ -96,9 +96,11 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same settings."""
+        """Go on from a checkpoint of the same settings; it may come from another device, with another precision."""
         self.accelerator.unwrap_model(self.model).load_state_dict(dict(checkpoint.model))
         self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        for parameter, values in self.optimizer.state.items():  # the fused step takes both for laid out alike
+            values |= {k: torch.empty_like(parameter).copy_(v) for k, v in values.items() if v.shape == parameter.shape}
         self.schedule.load_state_dict(dict(checkpoint.schedule))
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
