@@ -111,6 +111,34 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path
     assert resumed.best_dice == whole.best_dice
 
 
+def give_scaler(state, scale=1024.0):
+    """As float16 has it on a GPU."""
+    state.precision, state.accelerator.scaler = torch.float16, torch.amp.GradScaler("cpu", init_scale=scale)
+    return state
+
+
+def test_a_checkpoint_of_a_gpu_without_a_scaler_goes_on_on_one_that_has_it(tmp_path, capsys):
+    path = save_progress(make_state(), tmp_path, config={}, run_id="", is_best=False)
+    state = give_scaler(make_state())
+    state.restore(load_checkpoint(path))
+    assert state.accelerator.scaler.get_scale() == 1024.0
+    assert "Going on in torch.float16; the checkpoint was trained in another precision" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_a_gpu_with_a_scaler_goes_on_on_one_without(tmp_path, capsys):
+    path = save_progress(give_scaler(make_state()), tmp_path, config={}, run_id="", is_best=False)
+    make_state().restore(load_checkpoint(path))
+    assert "Going on in torch.float32; the checkpoint was trained in another precision" in capsys.readouterr().out
+
+
+def test_the_scale_of_the_checkpoint_is_kept_where_both_have_a_scaler(tmp_path, capsys):
+    path = save_progress(give_scaler(make_state(), 64.0), tmp_path, config={}, run_id="", is_best=False)
+    state = give_scaler(make_state())
+    state.restore(load_checkpoint(path))
+    assert state.accelerator.scaler.get_scale() == 64.0
+    assert not capsys.readouterr().out
+
+
 def test_a_checkpoint_goes_on_in_another_memory_layout_with_the_same_numbers(tmp_path):
     saved = make_state(layout=torch.channels_last_3d)
     run(saved, make_cases(), max_epochs=2)

@@ -102,8 +102,13 @@ class TrainingState:
         for parameter, values in self.optimizer.state.items():  # the fused step takes both for laid out alike
             values |= {k: torch.empty_like(parameter).copy_(v) for k, v in values.items() if v.shape == parameter.shape}
         self.schedule.load_state_dict(dict(checkpoint.schedule))
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
+        scaler = self.accelerator.scaler
+        if scaler and checkpoint.scaler:
+            scaler.load_state_dict(dict(checkpoint.scaler))
+        elif scaler or checkpoint.scaler:
+            say(
+                f"Going on in {self.precision}; the checkpoint was trained in another precision. Losses differ a little."
+            )
         self.batch_losses = [torch.tensor(loss, device=self.accelerator.device) for loss in checkpoint.batch_losses]
         self.epoch, self.mean_dice, self.best_dice = checkpoint.epoch, checkpoint.mean_dice, checkpoint.best_dice
         self.history = list(checkpoint.history)
