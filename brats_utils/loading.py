@@ -1,6 +1,8 @@
 """Data sets that do the slow part once, and loaders whose every random choice can be made again."""
 
+import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from monai.data import CacheDataset, Dataset, get_track_meta, set_track_meta
 from monai.data.utils import list_data_collate, pickle_hashing
 from monai.transforms import Compose, Randomizable
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case
@@ -25,17 +27,20 @@ CASE_BYTES = 30_000_000
 """A 1 mm case cropped to the brain, float16 image and uint8 label: 137x171x137 voxels of 9 bytes, rounded up."""
 MAX_RAM_BYTES = 16_000_000_000
 """No cache in memory grows beyond this, however large the machine; all 484 cases of MSD fit in it."""
+WORKER_BYTES = 500_000_000
+"""Of shared memory for each process that loads: two batches ahead and one on its way, of four large patches each."""
 
 
 def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: int = 1) -> CacheKind:
     """Decide where prepared cases are kept, and say so: in memory if they take at most half of what is free.
 
     `cache` is `auto`, or the decision already made; `spacing_mm` the voxel size that the cases are resampled to. Of the
-    `processes` that train on this machine each would keep a memory cache of its own; mapped files they share.
+    `processes` that train on this machine each would keep a memory cache of its own; mapped files they share. So do
+    workers that are not forked, as on Windows and macOS, which would be sent the cache, a file handle a tensor.
     """
     needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
     if cache == "auto":
-        cache = "ram" if needed < min(free / 2, MAX_RAM_BYTES) else "disk"
+        cache = "ram" if not _sends_copies() and needed < min(free / 2, MAX_RAM_BYTES) else "disk"
     say(f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB of memory free).")
     return cache  # type: ignore[return-value]
 
@@ -177,13 +182,22 @@ def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, 
             "output_dir."
         )
     mine = range(rank, len(dataset), world_size)
-    return _build_loader(Subset(dataset, mine), num_workers=num_workers, batch_size=1)
+    return _build_loader(dataset, num_workers=num_workers, batch_size=1, sampler=mine)
 
 
-def _build_loader(dataset: Any, *, num_workers: int, **batches: Any) -> DataLoader:
+def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> DataLoader:
+    processes, shared = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), Path("/dev/shm")
     if num_workers < 0:  # beside a GPU the cores are free to load; a CPU that trains has none to spare
-        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        num_workers = min(8, cores) if torch.cuda.is_available() else 0
+        num_workers = min(8, (os.cpu_count() or 1) // processes) if torch.cuda.is_available() else 0
+    room, why = num_workers, "here each would be sent a copy of the cache in memory. Set cache to disk to have them."
+    if isinstance(dataset.prepared, CacheDataset) and _sends_copies():
+        room = 0
+    elif shared.is_dir():  # where workers leave their batches on Linux; Docker gives it 64 MB
+        room = shutil.disk_usage(shared).free // WORKER_BYTES // processes
+        why = f"each takes {WORKER_BYTES / 1e9} GB of {shared}. Start Docker with --ipc=host or --shm-size=8g to have them."
+    if room < num_workers:
+        say(f"Loading: {room} workers, not {num_workers}: {why}")
+        num_workers = room
     return DataLoader(
         dataset,
         num_workers=num_workers,
@@ -193,6 +207,11 @@ def _build_loader(dataset: Any, *, num_workers: int, **batches: Any) -> DataLoad
         worker_init_fn=_ignore_interrupts,
         **batches,
     )
+
+
+def _sends_copies() -> bool:
+    """Whether what workers are to have is sent to them, as on Windows and macOS; a fork has it."""
+    return multiprocessing.get_start_method() != "fork"
 
 
 def _ignore_interrupts(worker: int) -> None:
