@@ -35,12 +35,13 @@ def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: in
     """Decide where prepared cases are kept, and say so: in memory if they take at most half of what is free.
 
     `cache` is `auto`, or the decision already made; `spacing_mm` the voxel size that the cases are resampled to. Of the
-    `processes` that train on this machine each would keep a memory cache of its own; mapped files they share. So do
-    workers that are not forked, as on Windows and macOS, which would be sent the cache, a file handle a tensor.
+    `processes` that train on this machine each would keep a memory cache of its own; mapped files they share.
+    Where workers are not forked, as on Windows and macOS, each would be sent the cache, so `auto` is the disk.
     """
     needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
     if cache == "auto":
-        cache = "ram" if not _sends_copies() and needed < min(free / 2, MAX_RAM_BYTES) else "disk"
+        room = min(free / 2, MAX_RAM_BYTES) if multiprocessing.get_start_method() == "fork" else 0
+        cache = "ram" if needed < room else "disk"
     say(f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB of memory free).")
     return cache  # type: ignore[return-value]
 
@@ -181,8 +182,7 @@ def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, 
             "Found no case to validate on, expected one at least. Give data with three labelled cases or more, and another "
             "output_dir."
         )
-    mine = range(rank, len(dataset), world_size)
-    return _build_loader(dataset, num_workers=num_workers, batch_size=1, sampler=mine)
+    return _build_loader(dataset, num_workers=num_workers, batch_size=1, sampler=range(rank, len(dataset), world_size))
 
 
 def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> DataLoader:
@@ -190,7 +190,7 @@ def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> 
     if num_workers < 0:  # beside a GPU the cores are free to load; a CPU that trains has none to spare
         num_workers = min(8, (os.cpu_count() or 1) // processes) if torch.cuda.is_available() else 0
     room, why = num_workers, "here each would be sent a copy of the cache in memory. Set cache to disk to have them."
-    if isinstance(dataset.prepared, CacheDataset) and _sends_copies():
+    if isinstance(dataset.prepared, CacheDataset) and multiprocessing.get_start_method() != "fork":
         room = 0
     elif shared.is_dir():  # where workers leave their batches on Linux; Docker gives it 64 MB
         room = shutil.disk_usage(shared).free // WORKER_BYTES // processes
@@ -207,11 +207,6 @@ def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> 
         worker_init_fn=_ignore_interrupts,
         **batches,
     )
-
-
-def _sends_copies() -> bool:
-    """Whether what workers are to have is sent to them, as on Windows and macOS; a fork has it."""
-    return multiprocessing.get_start_method() != "fork"
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -72,25 +72,22 @@ def run_notebooks(
     by_notebook = check_parameters(parameters, notebooks)
     output_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TQDM_DISABLE", "1")  # a bar redrawn a thousand times is noise in a log
-    executed = []
     for name in notebooks:
         source, target = REPOSITORY / "notebooks" / f"{name}.ipynb", output_dir / f"{name}.ipynb"
         print(f"\n=== {name} -> {display_path(target)}", flush=True)
         start = time.monotonic()
-        try:
-            with replacing(target) as temporary:
-                _execute(source, temporary, by_notebook[name], keep_failed=target)
-        except PapermillExecutionError as error:
+        with replacing(target) as temporary:
+            error = _execute(source, temporary, by_notebook[name])
+        if error:
             raise NotebookError(
                 f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n{_causes(error)}"
                 f"--- the cell\n{error.source}\n--- the whole traceback is in {display_path(target)}"
-            ) from None
+            )
         print(f"--- {name}: {time.monotonic() - start:.0f} s", flush=True)
-        executed.append(target)
-    return executed
+    return [output_dir / f"{name}.ipynb" for name in notebooks]
 
 
-def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_failed: Path) -> None:
+def _execute(source: Path, temporary: Path, parameters: dict[str, Any]) -> PapermillExecutionError | None:
     temporary.write_bytes(source.read_bytes())
     try:
         with chdir(temporary.parent):  # papermill writes both paths into the copy
@@ -106,9 +103,9 @@ def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_
                 request_save_on_cell_execute=False,
                 extra_arguments=["--log-level=50"],  # the kernel's own warnings are not the notebook's
             )
-    except PapermillExecutionError:
-        os.replace(temporary, keep_failed)
-        raise
+    except PapermillExecutionError as error:
+        return error  # of a cell, which is in the copy too
+    return None
 
 
 def _causes(error: PapermillExecutionError) -> str:

@@ -102,8 +102,7 @@ class TrainingState:
         for parameter, values in self.optimizer.state.items():  # the fused step takes both for laid out alike
             values |= {k: torch.empty_like(parameter).copy_(v) for k, v in values.items() if v.shape == parameter.shape}
         self.schedule.load_state_dict(dict(checkpoint.schedule))
-        scaler = self.accelerator.scaler
-        if scaler and checkpoint.scaler:
+        if (scaler := self.accelerator.scaler) and checkpoint.scaler:
             scaler.load_state_dict(dict(checkpoint.scaler))
         elif scaler or checkpoint.scaler:
             say(
