@@ -1,6 +1,8 @@
 """Data sets that do the slow part once, and loaders whose every random choice can be made again."""
 
+import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from monai.data import CacheDataset, Dataset, get_track_meta, set_track_meta
 from monai.data.utils import list_data_collate, pickle_hashing
 from monai.transforms import Compose, Randomizable
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case
@@ -25,6 +27,8 @@ CASE_BYTES = 30_000_000
 """A 1 mm case cropped to the brain, float16 image and uint8 label: 137x171x137 voxels of 9 bytes, rounded up."""
 MAX_RAM_BYTES = 16_000_000_000
 """No cache in memory grows beyond this, however large the machine; all 484 cases of MSD fit in it."""
+WORKER_BYTES = 500_000_000
+"""Of shared memory for each process that loads: two batches ahead and one on its way, of four large patches each."""
 
 
 def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: int = 1) -> CacheKind:
@@ -32,10 +36,12 @@ def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: in
 
     `cache` is `auto`, or the decision already made; `spacing_mm` the voxel size that the cases are resampled to. Of the
     `processes` that train on this machine each would keep a memory cache of its own; mapped files they share.
+    Where workers are not forked, as on Windows and macOS, each would be sent the cache, so `auto` is the disk.
     """
     needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
     if cache == "auto":
-        cache = "ram" if needed < min(free / 2, MAX_RAM_BYTES) else "disk"
+        room = min(free / 2, MAX_RAM_BYTES) if multiprocessing.get_start_method() == "fork" else 0
+        cache = "ram" if needed < room else "disk"
     say(f"Cache: {cache} ({num_cases} cases, about {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB of memory free).")
     return cache  # type: ignore[return-value]
 
@@ -176,14 +182,22 @@ def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, 
             "Found no case to validate on, expected one at least. Give data with three labelled cases or more, and another "
             "output_dir."
         )
-    mine = range(rank, len(dataset), world_size)
-    return _build_loader(Subset(dataset, mine), num_workers=num_workers, batch_size=1)
+    return _build_loader(dataset, num_workers=num_workers, batch_size=1, sampler=range(rank, len(dataset), world_size))
 
 
-def _build_loader(dataset: Any, *, num_workers: int, **batches: Any) -> DataLoader:
+def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> DataLoader:
+    processes, shared = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), Path("/dev/shm")
     if num_workers < 0:  # beside a GPU the cores are free to load; a CPU that trains has none to spare
-        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        num_workers = min(8, cores) if torch.cuda.is_available() else 0
+        num_workers = min(8, (os.cpu_count() or 1) // processes) if torch.cuda.is_available() else 0
+    room, why = num_workers, "here each would be sent a copy of the cache in memory. Set cache to disk to have them."
+    if isinstance(dataset.prepared, CacheDataset) and multiprocessing.get_start_method() != "fork":
+        room = 0
+    elif shared.is_dir():  # where workers leave their batches on Linux; Docker gives it 64 MB
+        room = shutil.disk_usage(shared).free // WORKER_BYTES // processes
+        why = f"each takes {WORKER_BYTES / 1e9} GB of {shared}. Start Docker with --ipc=host or --shm-size=8g to have them."
+    if room < num_workers:
+        say(f"Loading: {room} workers, not {num_workers}: {why}")
+        num_workers = room
     return DataLoader(
         dataset,
         num_workers=num_workers,

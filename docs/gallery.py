@@ -46,7 +46,7 @@ def build(run_dir: Path, site: Path) -> Path:
     cards = []
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
-        (site / f"{path.stem}.html").write_text(convert(notebook))
+        (site / f"{path.stem}.html").write_text(convert(notebook), encoding="utf-8")
         first = notebook.cells[0].source
         title, goal = re.search(r"# (.+)", first), re.search(r"\*\*You will do\*\* (.+)", first)
         picture = write_picture(notebook, site / f"{path.stem}.png")
@@ -59,7 +59,8 @@ def build(run_dir: Path, site: Path) -> Path:
     index.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Brain tumours in 3D</title><style>{STYLE}</style><main><header><h1>Segment brain tumours in 3D</h1>"
-        f"<p>The notebooks as they ran. Not for clinical use.</p></header><ul>{''.join(cards)}</ul></main></html>"
+        f"<p>The notebooks as they ran. Not for clinical use.</p></header><ul>{''.join(cards)}</ul></main></html>",
+        encoding="utf-8",
     )
     return index
 

@@ -1,6 +1,7 @@
 """Patients are found by what lies in a folder, and what can be read in two ways is refused."""
 
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -228,6 +229,18 @@ def test_two_patients_of_one_name_in_different_folders_are_told_apart(tmp_path):
     write_files(tmp_path / "HGG/A", *FOUR)
     write_files(tmp_path / "LGG/A", *FOUR)
     assert [images[0].parent for images in find_scans(tmp_path).values()] == [tmp_path / "HGG/A", tmp_path / "LGG/A"]
+
+
+def test_scans_that_dataset_json_lists_on_another_drive_are_told_apart(tmp_path, monkeypatch):
+    def refuse(path, start=None):  # as Windows does from one drive to another
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    homes = [write_files(tmp_path / "elsewhere" / site, "scan", "seg") for site in ("HGG", "LGG")]
+    listed = [{"image": str(home / "scan.nii.gz"), "label": str(home / "seg.nii.gz")} for home in homes]
+    (tmp_path / "data").mkdir()
+    write_document(tmp_path / "data", training=listed)
+    assert [case.case_id for case in find_cases(tmp_path / "data")] == ["HGG", "LGG"]
 
 
 def test_other_sequences_and_what_the_system_leaves_are_no_scans(tmp_path):

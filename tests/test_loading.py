@@ -1,5 +1,8 @@
+import multiprocessing
 import random
+import shutil
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from brats_utils.cases.layouts import find_cases
 from brats_utils.labels import MSD
 from brats_utils.loading import (
+    WORKER_BYTES,
     EpochBatches,
     build_dataset,
     build_eval_loader,
@@ -59,6 +63,7 @@ def test_loader_gives_patches_with_the_ids_of_their_cases(cases):
     assert set(batches[0]["case_id"]) <= {case.case_id for case in cases}
 
 
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="auto takes the disk where nothing is forked")
 def test_cache_choice_is_said_aloud(capsys):
     assert choose_cache("auto", 1, spacing_mm=4.0) == "ram"
     assert choose_cache("auto", 10_000_000, spacing_mm=1.0) == "disk"
@@ -83,6 +88,40 @@ def test_number_of_workers_changes_nothing(cases):
     )
     assert torch.equal(here["image"], there["image"])
     assert here["case_id"] == there["case_id"]
+
+
+@pytest.fixture
+def spawned():
+    """Workers start as on Windows and macOS: with nothing but what is sent to them."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+def test_workers_that_are_spawned_share_a_cache_on_disk_and_give_the_same(cases, spawned, tmp_path):
+    cache = choose_cache("auto", 2, spacing_mm=4.0)
+    assert cache == "disk"
+    dataset = build_patches(cases[:2], cache=cache, cache_dir=tmp_path)
+    here, there = (next(iter(build_train_loader(dataset, batch_size=2, num_workers=n, seed=0))) for n in (0, 1))
+    assert torch.equal(here["image"], there["image"])
+
+
+def test_a_cache_in_memory_is_not_sent_to_workers_that_are_spawned(cases, spawned, capsys):
+    loader = build_train_loader(build_patches(cases[:2], cache="ram"), batch_size=2, num_workers=2, seed=0)
+    assert loader.num_workers == 0
+    assert "0 workers, not 2: here each would be sent a copy of the cache in memory" in capsys.readouterr().out
+    assert len(list(loader)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has /dev/shm")
+@pytest.mark.parametrize(("free", "workers"), [(64_000_000, 0), (WORKER_BYTES, 1), (10 * WORKER_BYTES, 2)])
+def test_little_shared_memory_as_in_docker_means_fewer_workers(cases, monkeypatch, capsys, free, workers):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
+    loader = build_train_loader(build_patches(cases[:2]), batch_size=2, num_workers=2, seed=0)
+    assert loader.num_workers == workers
+    assert ("Start Docker with --ipc=host" in capsys.readouterr().out) == (workers < 2)
 
 
 def test_an_epoch_gives_each_case_once_in_an_order_of_its_own():

@@ -1,3 +1,6 @@
+import json
+import os
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
@@ -51,3 +54,30 @@ def test_nothing_is_executed_when_a_parameter_is_wrong(notebooks, tmp_path):
     with pytest.raises(ParameterError):
         run_notebooks({"epochs": "many"}, tmp_path / "out", notebooks=notebooks)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def foreign_kernel(tmp_path, monkeypatch):
+    """What another Python leaves under the name `python3` where Jupyter looks first; that Python is gone by now."""
+    spec = {"argv": [str(tmp_path / "gone/bin/python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]}
+    folder = tmp_path / "jupyter/kernels/python3"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps({**spec, "display_name": "Old", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+
+
+def test_notebooks_run_on_the_python_that_starts_them_whatever_kernel_another_has_left(
+    notebooks, foreign_kernel, tmp_path, capfd
+):
+    (executed,) = run_notebooks({}, tmp_path / "out", notebooks=notebooks[:1])
+    assert "hello from laptop" in capfd.readouterr().out
+    assert nbformat.read(executed, 4).metadata["kernelspec"]["name"] == "python3"
+
+
+def test_output_on_another_drive_than_the_notebooks_is_written_and_names_no_machine(notebooks, tmp_path, monkeypatch):
+    def refuse(path, start=None):  # as Windows does from one drive to another
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    (executed,) = run_notebooks({}, tmp_path / "{out}", notebooks=notebooks[:1])
+    assert tmp_path.name not in executed.read_text()

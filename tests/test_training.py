@@ -34,9 +34,9 @@ def make_loaders(cases):
     return build_train_loader(train, batch_size=2, num_workers=0, seed=0), build_eval_loader(val, num_workers=0)
 
 
-def make_state(num_steps=8, learning_rate=5e-3, precision=torch.float32):
+def make_state(num_steps=8, learning_rate=5e-3, precision=torch.float32, layout=torch.contiguous_format):
     torch.manual_seed(0)
-    model = build_model(init_filters=8, dropout_prob=0.2)
+    model = build_model(init_filters=8, dropout_prob=0.2).to(memory_format=layout)
     optimizer = build_optimizer(model, name="adamw", learning_rate=learning_rate, weight_decay=0.0)
     loss = {"smooth_nr": 1e-5, "smooth_dr": 1e-5, "squared_pred": True, "to_onehot_y": False, "sigmoid": True}
     return TrainingState(
@@ -109,6 +109,47 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path
     assert [result.epoch for result in run(resumed, make_cases())] == [3, 4]
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
     assert resumed.best_dice == whole.best_dice
+
+
+def give_scaler(state, scale=1024.0):
+    """As float16 has it on a GPU."""
+    state.precision, state.accelerator.scaler = torch.float16, torch.amp.GradScaler("cpu", init_scale=scale)
+    return state
+
+
+def test_a_checkpoint_of_a_gpu_without_a_scaler_goes_on_on_one_that_has_it(tmp_path, capsys):
+    path = save_progress(make_state(), tmp_path, config={}, run_id="", is_best=False)
+    state = give_scaler(make_state())
+    state.restore(load_checkpoint(path))
+    assert state.accelerator.scaler.get_scale() == 1024.0
+    assert "Going on in torch.float16; the checkpoint was trained in another precision" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_a_gpu_with_a_scaler_goes_on_on_one_without(tmp_path, capsys):
+    path = save_progress(give_scaler(make_state()), tmp_path, config={}, run_id="", is_best=False)
+    make_state().restore(load_checkpoint(path))
+    assert "Going on in torch.float32; the checkpoint was trained in another precision" in capsys.readouterr().out
+
+
+def test_the_scale_of_the_checkpoint_is_kept_where_both_have_a_scaler(tmp_path, capsys):
+    path = save_progress(give_scaler(make_state(), 64.0), tmp_path, config={}, run_id="", is_best=False)
+    state = give_scaler(make_state())
+    state.restore(load_checkpoint(path))
+    assert state.accelerator.scaler.get_scale() == 64.0
+    assert not capsys.readouterr().out
+
+
+def test_a_checkpoint_goes_on_in_another_memory_layout_with_the_same_numbers(tmp_path):
+    saved = make_state(layout=torch.channels_last_3d)
+    run(saved, make_cases(), max_epochs=2)
+    path = save_progress(saved, tmp_path, config={}, run_id="", is_best=False)
+    weights = []
+    for layout in (torch.channels_last_3d, torch.contiguous_format):  # as a CPU in float32 has it, and a GPU
+        state = make_state(layout=layout)
+        state.restore(load_checkpoint(path))
+        run(state, make_cases())
+        weights.append([weight.detach().contiguous() for weight in state.model.parameters()])
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-3)
 
 
 def test_loss_that_is_not_finite_stops_and_names_the_cases():

@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 import torch
+from matplotlib import font_manager
 
+from brats_utils.report.figures import choose_fonts, plot_comparison, plot_prediction, plot_regions, render_png
 from brats_utils.report.slices import largest_slice, tumour_slices, upright_slice, window_volume
 
 
@@ -40,3 +43,30 @@ def test_largest_slice_has_the_most_tumour():
     regions[1, :2, 0, 2] = True
     regions[1, :, 0, 3] = True
     assert largest_slice(regions) == 3
+
+
+NAMES = ("患者1", "a$b$c", "a_{1}^", "tab\tand\nline", "\udcff", "😀", "\N{COMBINING ACUTE ACCENT}")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("plot", [plot_regions, plot_prediction, plot_comparison])
+def test_a_patient_may_have_any_name_in_a_picture(plot, name):  # a glyph that is missing is a warning, so an error
+    mask = torch.zeros(3, 16, 16, 8, dtype=torch.bool)
+    mask[:, 4:8, 4:8, 4] = True
+    masks = (mask, mask) if plot is plot_comparison else (mask,)
+    figure = plot(torch.rand(4, 16, 16, 8), *masks, title=name)
+    assert "$" not in name or figure.get_suptitle().startswith("a$b$c  slice 4")
+    assert render_png(figure)
+
+
+def test_what_no_font_has_is_a_question_mark(monkeypatch):
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    assert choose_fonts("患者1 é")[0] == "??1 é"
+    assert choose_fonts("e\N{COMBINING ACUTE ACCENT}")[0] == "é", "as macOS spells it"
+
+
+def test_what_the_usual_font_lacks_is_drawn_in_one_that_has_it():
+    title, fonts = choose_fonts("の")  # STIXGeneral, which comes with matplotlib, has this one
+    assert title == "の"
+    assert fonts[0] == "sans-serif"
+    assert len(fonts) == 2

@@ -159,7 +159,7 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
             number = re.compile(rf"_000[0-3]{re.escape(ending)}$")  # any of them: the first may be missing
             paths = [path for place in ("imagesTr", "imagesTs", ".") for path in _volumes_of(folder / place)]
-            numbered = [str(path.relative_to(folder)) for path in paths if number.search(path.name)]
+            numbered = [path.relative_to(folder).as_posix() for path in paths if number.search(path.name)]
             others = dict.fromkeys(number.sub(ending, path) for path in numbered)
             entries += [(image, None) for image in others if image not in dict(entries)]
         return [
@@ -324,7 +324,8 @@ def _stem(path: Path) -> str:
 
 def _tell_apart(paths: Sequence[Path], folder: Path) -> list[str]:
     """Make ids from what differs among paths: `p1` and `p2` of `p1/image.nii.gz` and `p2/image.nii.gz`."""
-    parts = [(*Path(os.path.relpath(path, folder)).parent.parts, _stem(path)) for path in paths]
+    starts = (folder if path.is_relative_to(folder) else path.anchor for path in paths)  # it may be on another drive
+    parts = [(*path.relative_to(start).parent.parts, _stem(path)) for path, start in zip(paths, starts, strict=True)]
     if len({len(part) for part in parts}) > 1:
         return ["_".join(part) for part in parts]
     differs = [len(set(column)) > 1 for column in zip(*parts, strict=True)]

@@ -6,10 +6,13 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from brats_utils.paths import REPOSITORY, display_path, replacing
@@ -23,6 +26,13 @@ class ParameterError(ValueError):
 
 class NotebookError(RuntimeError):
     """A notebook's cell failed."""
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts the interpreter that runs us, whichever Python's kernel Jupyter would find first under the name `python3`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **settings)
 
 
 def inspect_parameters(name: str) -> dict[str, Any]:
@@ -62,40 +72,41 @@ def run_notebooks(
     by_notebook = check_parameters(parameters, notebooks)
     output_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TQDM_DISABLE", "1")  # a bar redrawn a thousand times is noise in a log
-    executed = []
     for name in notebooks:
         source, target = REPOSITORY / "notebooks" / f"{name}.ipynb", output_dir / f"{name}.ipynb"
         print(f"\n=== {name} -> {display_path(target)}", flush=True)
         start = time.monotonic()
-        try:
-            with replacing(target) as temporary:
-                _execute(source, temporary, by_notebook[name], keep_failed=target)
-        except PapermillExecutionError as error:
+        with replacing(target) as temporary:
+            error = _execute(source, temporary, by_notebook[name])
+        if error:
             raise NotebookError(
                 f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n{_causes(error)}"
                 f"--- the cell\n{error.source}\n--- the whole traceback is in {display_path(target)}"
-            ) from None
+            )
         print(f"--- {name}: {time.monotonic() - start:.0f} s", flush=True)
-        executed.append(target)
-    return executed
+    return [output_dir / f"{name}.ipynb" for name in notebooks]
 
 
-def _execute(source: Path, temporary: Path, parameters: dict[str, Any], *, keep_failed: Path) -> None:
+def _execute(source: Path, temporary: Path, parameters: dict[str, Any]) -> PapermillExecutionError | None:
+    temporary.write_bytes(source.read_bytes())
+    cwd = str(Path.cwd())  # relative paths start where they do in the shell
     try:
-        papermill.execute_notebook(
-            os.path.relpath(source),  # papermill writes both paths into the copy
-            os.path.relpath(temporary),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(Path.cwd()),  # relative paths start where they do in the shell
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            request_save_on_cell_execute=False,
-            extra_arguments=["--log-level=50"],  # the kernel's own warnings are not the notebook's
-        )
-    except PapermillExecutionError:
-        os.replace(temporary, keep_failed)
-        raise
+        with chdir(temporary.parent):  # papermill writes both paths into the copy
+            papermill.execute_notebook(
+                temporary.name,
+                temporary.name,
+                parameters=parameters,
+                kernel_name="python3",
+                kernel_manager_class=OwnKernel,
+                cwd=cwd,
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                request_save_on_cell_execute=False,
+                extra_arguments=["--log-level=50"],  # the kernel's own warnings are not the notebook's
+            )
+    except PapermillExecutionError as error:
+        return error  # of a cell, which is in the copy too
+    return None
 
 
 def _causes(error: PapermillExecutionError) -> str:

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
@@ -59,10 +58,10 @@ def predict_patient(
         )
     scan = read_case(replace(case, label=None), resample=resample, incomplete=True)
     prediction = predict_scan(predictor, scan)
-    volumes = {"segmentation": (prediction.labels, 1.0), "regions": (_last(prediction.regions), 1.0)}
-    volumes["probabilities"] = (_last(prediction.probabilities * 255).round(), 1 / 255)
+    volumes = {"segmentation": (prediction.labels, 1.0), "regions": (prediction.regions.movedim(0, -1), 1.0)}
+    volumes["probabilities"] = ((prediction.probabilities * 255).round().movedim(0, -1), 1 / 255)
     if prediction.spread is not None:
-        volumes["uncertainty"] = (_last(prediction.spread * 255).round(), 1 / 255)
+        volumes["uncertainty"] = ((prediction.spread * 255).round().movedim(0, -1), 1 / 255)
     image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
     found = {"volumes_ml": prediction.volumes_ml, "expected_dice": prediction.expected_dice}
     content = {
@@ -153,8 +152,3 @@ def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, 
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],
     }
-
-
-def _last(volume: torch.Tensor) -> torch.Tensor:
-    """(3, X, Y, Z) to NIfTI's order, (X, Y, Z, 3)."""
-    return volume.movedim(0, -1)

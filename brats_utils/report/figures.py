@@ -1,8 +1,15 @@
-"""Pictures of scans: upright axial slices, one colour a region, orientation stated."""
+"""Pictures of scans: upright axial slices, one colour a region, orientation stated.
+
+Images are (4, X, Y, Z) float in RAS orientation; regions, true or predicted, (3, X, Y, Z) bool. The spread of a
+prediction is (3, X, Y, Z) float, the standard deviation of its probability.
+"""
 
 import copy
 import io
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 from monai.networks.nets import SegResNet
 from PIL import Image
@@ -25,10 +33,7 @@ DARK = "#333333"
 
 
 def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "") -> Figure:
-    """Show the four channels of the slice with the most tumour, with the outline of every region on each.
-
-    `image` is (4, X, Y, Z) float in RAS orientation, `regions` (3, X, Y, Z) bool.
-    """
+    """Show the four channels of the slice with the most tumour, with the outline of every region on each."""
     slice_idx = largest_slice(regions)
     grey = upright_slice(window_volume(image), slice_idx)
     outlines = upright_slice(regions.numpy(), slice_idx)
@@ -37,50 +42,35 @@ def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "")
         for index in NESTING:
             if outlines[index].any():
                 axis.contour(outlines[index], levels=[0.5], colors=[REGIONS[index].color], linewidths=1.2)
-    _add_legend(figure)
     return figure
 
 
 def plot_comparison(
     image: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, slice_idx: int | None = None, title: str = ""
 ) -> Figure:
-    """Show one slice along Z, by default the one with the most true tumour: FLAIR and T1gd, then both masks on FLAIR.
-
-    `image` is (4, X, Y, Z) float in RAS orientation, `truth` and `prediction` are (3, X, Y, Z) bool.
-    """
+    """Show one slice along Z, by default the one with the most true tumour: FLAIR and T1gd, then both masks on FLAIR."""
     if slice_idx is None:
         slice_idx = largest_slice(truth if truth.any() else prediction)
     flair, _, t1gd, _ = upright_slice(window_volume(image), slice_idx)
     pictures = {"FLAIR": flair, "T1gd": t1gd}
     for name, regions in (("ground truth", truth), ("prediction", prediction)):
         pictures[name] = _fill(flair, upright_slice(regions.numpy(), slice_idx))
-    figure, _ = _show_row(pictures, title=title, slice_idx=slice_idx)
-    _add_legend(figure)
-    return figure
+    return _show_row(pictures, title=title, slice_idx=slice_idx)[0]
 
 
 def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str = "") -> Figure:
-    """Show the slice with the most predicted tumour, four channels and the prediction: for scans without a truth.
-
-    `image` is (4, X, Y, Z) float in RAS orientation, `prediction` (3, X, Y, Z) bool.
-    """
+    """Show the slice with the most predicted tumour, four channels and the prediction: for scans without a truth."""
     slice_idx = largest_slice(prediction)
     grey = upright_slice(window_volume(image), slice_idx)
     pictures = dict(zip(CHANNELS, grey, strict=True))
     pictures["prediction"] = _fill(grey[0], upright_slice(prediction.numpy(), slice_idx))
-    figure, _ = _show_row(pictures, title=title, slice_idx=slice_idx)
-    _add_legend(figure)
-    return figure
+    return _show_row(pictures, title=title, slice_idx=slice_idx)[0]
 
 
 def plot_uncertainty(
     image: torch.Tensor, spread: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
 ) -> Figure:
-    """Show where a prediction is unsure beside where it is wrong, on the slice with the most errors.
-
-    `image` is (4, X, Y, Z) float in RAS orientation, `spread` (3, X, Y, Z) float, the standard deviation of the
-    probability; `truth` and `prediction` are (3, X, Y, Z) bool.
-    """
+    """Show where a prediction is unsure beside where it is wrong, on the slice with the most errors."""
     wrong = truth ^ prediction
     slice_idx = largest_slice(wrong if wrong.any() else prediction)
     flair = upright_slice(window_volume(image), slice_idx)[0]
@@ -90,7 +80,6 @@ def plot_uncertainty(
     worst = upright_slice(spread.amax(0).numpy(), slice_idx)
     heat = axes[2].imshow(np.ma.masked_less(worst, 0.02), cmap="viridis", vmin=0, vmax=0.5)
     figure.colorbar(heat, ax=axes[2], shrink=0.7)
-    _add_legend(figure)
     return figure
 
 
@@ -125,7 +114,7 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
 def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSchema) -> Figure:
     """Show the labels of the slice with most tumour, a colour a tissue, beside the three regions that are made of them.
 
-    `image` is (4, X, Y, Z) float in RAS orientation, `labels` (X, Y, Z) integers of the schema.
+    `labels` are (X, Y, Z) integers of the schema.
     """
     regions = labels_to_regions(labels, schema)
     core, whole, enhancing = regions
@@ -138,7 +127,6 @@ def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSche
         alone[index] = regions[index]
         pictures[REGIONS[index].name] = _fill(flair, upright_slice(alone.numpy(), slice_idx))
     figure, _ = _show_row(pictures, title="From labels to regions", slice_idx=slice_idx)
-    _add_legend(figure)
     return figure
 
 
@@ -167,6 +155,18 @@ def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
     return figure
 
 
+def choose_fonts(title: str) -> tuple[str, list[str]]:
+    """Give a title with `?` for what no installed font can draw, and fonts for the rest: the usual, then what they lack."""
+    fonts, lacking = list(plt.rcParams["font.family"]), set(title := unicodedata.normalize("NFC", title))
+    usual = [(name, findfont(FontProperties(family=[name]))) for name in fonts]
+    for name, path in (*usual, *sorted((font.name, font.fname) for font in fontManager.ttflist)):
+        if lacking and not re.search("resort|emoji|^cm", name, re.IGNORECASE):  # boxes, bitmaps, TeX's own numbering
+            with suppress(OSError, RuntimeError):
+                found = lacking.intersection(map(chr, get_font(path).get_charmap()))
+                lacking, fonts = lacking - found, [*fonts, name] if found else fonts
+    return "".join("?" if sign in lacking else sign for sign in title), list(dict.fromkeys(fonts))
+
+
 def render_png(figure: Figure) -> bytes:
     """Draw a figure and close it."""
     buffer = io.BytesIO()
@@ -187,14 +187,19 @@ def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
 def _show_row(
     pictures: Mapping[str, np.ndarray], *, title: str, slice_idx: int, charts: int = 0
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Show pictures of one slice side by side under their names; room for `charts` more is left on the right."""
+    """Show pictures of one slice side by side under their names, above the colours; or leave room for `charts` on the right."""
     count = len(pictures) + charts
     figure, axes = plt.subplots(1, count, figsize=(WIDTH_PER_PANEL * count, 3.6), layout="constrained")
-    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", fontsize=10)
+    title, fonts = choose_fonts(title)
+    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", size=10, family=fonts, parse_math=False)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.set_title(name if picture.any() else f"{name} (empty)", fontsize=10)
         axis.set_axis_off()
+    if not charts:
+        names = [f"{region.name} ({region.title.replace('-', ' ').lower()})" for region in REGIONS]
+        lines = [Line2D([], [], color=region.color, lw=3) for region in REGIONS]
+        figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9, facecolor=DARK, labelcolor="white")
     return figure, axes
 
 
@@ -205,9 +210,3 @@ def _fill(grey: np.ndarray, regions: np.ndarray) -> np.ndarray:
         color = 255 * np.array(to_rgb(REGIONS[index].color))
         picture[regions[index]] = 0.45 * grey[regions[index], None] + 0.55 * color
     return picture.astype(np.uint8)
-
-
-def _add_legend(figure: Figure) -> None:
-    names = [f"{region.name} ({region.title.replace('-', ' ').lower()})" for region in REGIONS]
-    lines = [Line2D([], [], color=region.color, lw=3) for region in REGIONS]
-    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9, facecolor=DARK, labelcolor="white")

@@ -96,12 +96,18 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same settings."""
+        """Go on from a checkpoint of the same settings; it may come from another device, with another precision."""
         self.accelerator.unwrap_model(self.model).load_state_dict(dict(checkpoint.model))
         self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        for parameter, values in self.optimizer.state.items():  # the fused step takes both for laid out alike
+            values |= {k: torch.empty_like(parameter).copy_(v) for k, v in values.items() if v.shape == parameter.shape}
         self.schedule.load_state_dict(dict(checkpoint.schedule))
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
+        if (scaler := self.accelerator.scaler) and checkpoint.scaler:
+            scaler.load_state_dict(dict(checkpoint.scaler))
+        elif scaler or checkpoint.scaler:
+            say(
+                f"Going on in {self.precision}; the checkpoint was trained in another precision. Losses differ a little."
+            )
         self.batch_losses = [torch.tensor(loss, device=self.accelerator.device) for loss in checkpoint.batch_losses]
         self.epoch, self.mean_dice, self.best_dice = checkpoint.epoch, checkpoint.mean_dice, checkpoint.best_dice
         self.history = list(checkpoint.history)
