@@ -70,11 +70,9 @@ def resolve_mode(requested: str = "auto") -> Mode:
     if wish in ("offline", "disabled"):
         print(f"W&B: {wish}, as asked." + (" Upload later with `wandb sync`." if wish == "offline" else ""))
         return wish  # type: ignore[return-value]
-    if obstacle := _find_obstacle():
-        print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`.")
-        return "offline"
-    print("W&B: online.")
-    return "online"
+    obstacle = _find_obstacle()
+    print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`." if obstacle else "W&B: online.")
+    return "offline" if obstacle else "online"
 
 
 def _find_obstacle() -> str:
@@ -199,16 +197,13 @@ def alert_divergence(run: wandb.Run) -> Iterator[None]:
 
 
 def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path) -> Path:
-    """Get the checkpoint to predict with, and say which it is.
+    """Get the file of the checkpoint to predict with, verified against W&B's checksums, and say which it is.
 
     Args:
         run: an open run; online, it is linked to the checkpoint's artifact.
         name: `pretrained`, a file, or an artifact such as `<run id>-checkpoint:best`; empty for the reader's own last best.
         local_path: the reader's own last best checkpoint; see `find_checkpoint` for where there is none.
         root: folder to download to.
-
-    Returns:
-        Path of the checkpoint file. Its bytes are verified against the artifact's checksums.
 
     Raises:
         ValueError: an artifact was asked for without a connection, is not there, or its bytes are not those logged.
@@ -217,25 +212,21 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
     if file.is_file() and (name or file != local_path):
         print(f"Checkpoint: the file {display_path(file)}.")
         return file
-    if name and not _is_online(run):
-        raise ValueError(
-            f"weights: found {name!r}, which is no file here, and W&B is not online to fetch an artifact. "
-            "Give 'pretrained' or the path of a checkpoint, or leave it empty for your own last best."
-        )
-    if not _is_online(run):
-        print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B is not online.")
-        return local_path
-    label = name or f"{load_checkpoint(local_path).run_id}-checkpoint:best"
-    try:
-        artifact = run.use_artifact(label, type="model")
-    except (wandb.Error, ValueError) as error:
+    label, artifact, obstacle = name, None, "W&B is not online"
+    if _is_online(run):
+        label = name or f"{load_checkpoint(file).run_id}-checkpoint:best"
+        try:
+            artifact = run.use_artifact(label, type="model")
+        except (wandb.Error, ValueError) as error:
+            obstacle = f"W&B has no {label} ({error})"
+    if artifact is None:
         if name:
             raise ValueError(
-                f"weights: {label!r} cannot be had from W&B ({error}). Expected an artifact of type model, such as "
-                "'<run id>-checkpoint:best'; copy its name from the run's page."
-            ) from None
-        print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B has no {label}.")
-        return local_path
+                f"weights: found {name!r}, which is no file here, and cannot be had from W&B: {obstacle}. Expected a file, "
+                "'pretrained', an artifact such as '<run id>-checkpoint:best', or nothing for your own last best."
+            )
+        print(f"Checkpoint: {display_path(file)}, the local best, because {obstacle}.")
+        return file
     folder = Path(artifact.download(root=str(root)))
     try:
         artifact.verify(str(folder))
@@ -265,9 +256,7 @@ def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
         online, parts, options = False, [folder], "--include-online "
     if disabled:
         return
-    if online:
-        print(f"Run finished: {url}")
-        return
     shown = [display_path(part) for part in parts]
-    where = "" if Path(shown[0]).is_absolute() else ", in the repository's folder"
-    print(f"Run finished. To upload it{where}: wandb sync {options}{shlex.join(shown)}")
+    where = "" if online or Path(shown[0]).is_absolute() else ", in the repository's folder"
+    upload = f"Run finished. To upload it{where}: wandb sync {options}{shlex.join(shown)}"
+    print(f"Run finished: {url}" if online else upload)
