@@ -153,16 +153,21 @@ def start_run(
 def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
     """Record which data a run is about: references with checksums, no copies, and the split manifest.
 
-    The folder's name becomes the artifact's, with dashes for what W&B refuses.
+    The folder's name becomes the artifact's, with dashes for what W&B refuses. Files that it refuses are left out, and
+    said. Where the artifact could be neither logged nor used, nothing is read.
     """
-    name = re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII)[:128]
-    artifact = wandb.Artifact(name, type="dataset")
-    artifact.add_reference(dataset_dir.resolve().as_uri())
+    if run.disabled or (run.offline and run.job_type != "dataset"):
+        return
+    record = run.log_artifact if run.job_type == "dataset" else run.use_artifact
+    folder = dataset_dir.resolve()
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", folder.name, flags=re.ASCII)[:128] or "data", type="dataset")
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):  # W&B's own walk makes no URI of a name such as `a#b`
+        try:
+            artifact.add_reference(path.as_uri(), name=path.relative_to(folder))
+        except (ValueError, OSError):  # a name that is no UTF-8 or starts like `c:`, or a file that cannot be read
+            print(f"W&B: {path.name!r} cannot be recorded with the data.")
     artifact.add_file(str(split_path), name="split.json")
-    if run.job_type == "dataset":
-        run.log_artifact(artifact)
-    elif _is_online(run):
-        run.use_artifact(artifact)
+    record(artifact)
 
 
 def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, is_best: bool) -> None:

@@ -159,6 +159,23 @@ def test_the_whole_tutorial_online(server, tmp_path, dataset, state, case, capsy
         print("\nThe client asked:", *dict.fromkeys(server.operations))
 
 
+def test_data_with_odd_names_can_be_had_again_from_its_references(server, tmp_path):
+    data = tmp_path / "run #1 50% é?"
+    data.mkdir()
+    (data / "scan #1?.nii.gz").write_bytes(os.urandom(1000))
+    (tmp_path / "split.json").write_text("{}")
+    first = start(tmp_path, "dataset")
+    log_dataset(first, data, split_path=tmp_path / "split.json")
+    finish_run(first)
+    run = start(tmp_path)
+    log_dataset(run, data, split_path=tmp_path / "split.json")
+    entry = run.use_artifact("run-1-50-:latest").get_entry("scan #1?.nii.gz")
+    again = Path(entry.download(root=str(tmp_path / "again")))
+    assert again.read_bytes() == (data / "scan #1?.nii.gz").read_bytes()
+    finish_run(run)
+    assert "run-1-50-:v0" in server.runs[run.id].used
+
+
 def test_finished_run_tells_where_it_came_from(server, tmp_path, state):
     run = start(tmp_path)
     train(run, state, tmp_path, epochs=(1,))

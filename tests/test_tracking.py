@@ -1,4 +1,7 @@
 import os
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
 from wandb_log import read_artifacts, read_history, read_records
@@ -133,6 +136,50 @@ def test_dataset_is_logged_by_reference_and_not_copied(tmp_path):
     assert entries["scan.nii.gz"].ref.startswith("file://")
     assert not entries["split.json"].ref
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()) < 100_000
+
+
+ODD = "run #1 50% é? %20"
+
+
+@pytest.fixture
+def odd_data(tmp_path):
+    """Data whose folders and files have signs in their names that mean something in a URI."""
+    data = tmp_path / ODD / "data;a=b&c #2"
+    (data / "imagesTr ?").mkdir(parents=True)
+    for name in (f"{ODD}.nii.gz", f"imagesTr ?/{ODD}.nii.gz"):
+        (data / name).write_bytes(os.urandom(10))
+    (data.parent / "split.json").write_text("{}")
+    return data
+
+
+def log_odd_data(data, mode, job_type="dataset"):
+    """Log data from an output folder beside it."""
+    run = start_run(job_type=job_type, mode=mode, output_dir=data.parent / "out", config={})
+    log_dataset(run, data, split_path=data.parent / "split.json")
+    finish_run(run)
+
+
+def test_references_of_odd_paths_lead_back_to_their_files(odd_data):
+    log_odd_data(odd_data, "offline")
+    (artifact,) = read_artifacts(read_records(run_folder(odd_data.parent / "out")))
+    references = {entry.path: entry.ref for entry in artifact.manifest.contents if entry.ref}
+    assert references == {name: (odd_data / name).as_uri() for name in (f"{ODD}.nii.gz", f"imagesTr ?/{ODD}.nii.gz")}
+    assert {Path(url2pathname(urlparse(uri).path)) for uri in references.values()} == set(odd_data.rglob("*.gz"))
+
+
+def test_files_that_cannot_be_recorded_are_left_out_and_named(odd_data, capsys):
+    (odd_data / "gone.nii.gz").symlink_to(odd_data / "nowhere")
+    (odd_data / os.fsdecode(b"caf\xe9.nii.gz")).write_bytes(b"1")
+    log_odd_data(odd_data, "offline")
+    assert "W&B: 'caf\\udce9.nii.gz' cannot be recorded with the data." in capsys.readouterr().out
+    (artifact,) = read_artifacts(read_records(run_folder(odd_data.parent / "out")))
+    assert len(artifact.manifest.contents) == 3
+
+
+@pytest.mark.parametrize(("mode", "job_type"), [("disabled", "dataset"), ("disabled", "train"), ("offline", "train")])
+def test_no_checksum_is_made_that_nobody_can_use(odd_data, monkeypatch, mode, job_type):
+    monkeypatch.setattr("wandb.Artifact.add_reference", lambda *arguments, **how: pytest.fail("read"))
+    log_odd_data(odd_data, mode, job_type)
 
 
 def test_everything_lies_inside_the_output_folder(tmp_path, checkpoint, monkeypatch):
