@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,10 @@ JobType = Literal["dataset", "train", "inference"]
 
 FINISH_SECONDS = 600
 """How long the end of a run waits for a lost server, unless WANDB_FINISH_TIMEOUT says otherwise."""
+
+RUN_OF_JOB = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_LAUNCH", "TRAINING_JOB_NAME")
+EARLIER_RUN = ("WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
+"""What a sweep or a cluster sets: the run of a job, which is the first training of a process; whether one goes on."""
 
 METRICS = {
     "batch/*": ("batch/batch_step", None),
@@ -117,19 +121,20 @@ def start_run(
     """Start a run, or go on with one; everything it writes stays in `output_dir`/wandb.
 
     It records the settings and the commit of this repository. W&B's folders are set for the whole process: tables and
-    artifacts are staged there for as long as it lives. Should the server be gone since `resolve_mode` gave the mode,
-    the run starts offline and says so.
+    artifacts are staged there for as long as it lives. An open run is finished first. Should the server be gone since
+    `resolve_mode` gave the mode, the run starts offline, and says so.
     """
     folder = output_dir / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("DATA", "CACHE", "ARTIFACT"):  # CONFIG stays: it names the server of self-hosted accounts
         os.environ[f"WANDB_{kind}_DIR"] = str(folder.resolve())
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
-    if wandb.run is None:
-        _end_service()  # one started earlier would go on logging to the folders of then
+    if wandb.run is not None:
+        finish_run(wandb.run)
+    _end_service()  # one started earlier would go on logging to the folders of then
     init = partial(
         wandb.init,
-        project=PROJECT,
+        project=os.environ.get("WANDB_PROJECT") or PROJECT,
         job_type=job_type,
         dir=output_dir,
         config=dict(config),
@@ -137,17 +142,27 @@ def start_run(
         resume="allow" if run_id else None,
         settings=wandb.Settings(silent=True, git_root=str(REPOSITORY), finish_timeout_raises=True),
     )
+    hidden = _take(EARLIER_RUN if job_type == "train" and run_id is None else EARLIER_RUN + RUN_OF_JOB)
     try:
         run = init(mode=mode)
-    except wandb.errors.CommError:
-        print("W&B: offline after all, the server does not answer. Nothing is lost: upload later with `wandb sync`.")
+    except wandb.errors.CommError as error:
+        _end_service()  # else the id is in use
+        said = str(error).partition("\n")[0]
+        print(f"W&B: offline after all ({said}). Nothing is lost: upload later with `wandb sync`.")
         run = init(mode="offline")
+    finally:
+        _take(RUN_OF_JOB)
+        os.environ.update(hidden)
     if job_type == "train":
         for step in dict.fromkeys(step for step, _ in METRICS.values()):
             run.define_metric(step, hidden=True)
         for pattern, (step, summary) in METRICS.items():
             run.define_metric(pattern, step_metric=step, summary=summary)
     return run
+
+
+def _take(names: Iterable[str]) -> dict[str, str]:
+    return {name: os.environ.pop(name) for name in names if name in os.environ}
 
 
 def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:

@@ -232,6 +232,50 @@ def test_server_lost_before_the_run_starts_means_offline(server, tmp_path, monke
     assert "offline after all" in capsys.readouterr().out
 
 
+def test_a_resumed_run_without_a_server_keeps_its_id_and_goes_offline(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    server.connected = False
+    run = start(tmp_path, run_id="deleted1")
+    assert (run.id, run.offline) == ("deleted1", True)
+    finish_run(run)
+    said = capsys.readouterr().out
+    assert "offline after all" in said
+    assert "in its place" not in said
+
+
+def test_project_and_entity_of_the_environment_hold_for_runs_and_artifacts(server, tmp_path, state, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    training = start(tmp_path)
+    train(training, state, tmp_path, epochs=(1,))
+    finish_run(training)
+    stored = server.runs[training.id]
+    assert (stored.entity, stored.project) == ("team", "theirs")
+    best = server.find(f"{training.id}-checkpoint:best")
+    assert (best.entity, best.project) == ("team", "theirs")
+    inference = start(tmp_path, "inference")
+    path = fetch_checkpoint(inference, "", local_path=tmp_path / "best.pt", root=tmp_path / "artifacts")
+    assert path.is_relative_to(tmp_path / "artifacts")
+    finish_run(inference)
+    assert server.runs[inference.id].used == [f"{training.id}-checkpoint:v0"]
+
+
+def test_in_a_sweep_the_training_alone_is_the_trial(server, tmp_path, state, monkeypatch):
+    for name, value in {"RUN_ID": "trial1", "SWEEP_ID": "sweep1", "PROJECT": "searched"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    ids = {}
+    for name, job_type in (("before", "dataset"), ("trial", "train"), ("after", "inference"), ("second", "train")):
+        run = start(tmp_path, job_type)
+        ids[name] = run.id
+        finish_run(run)
+    assert ids["trial"] == "trial1"
+    assert len({*ids.values()}) == 4
+    assert {name: server.runs[run_id].sweep for name, run_id in ids.items() if server.runs[run_id].sweep} == {
+        "trial": "sweep1"
+    }
+    assert {server.runs[run_id].project for run_id in ids.values()} == {"searched"}
+
+
 def test_server_lost_in_mid_run_stops_no_training_and_gets_everything_later(server, tmp_path, state):
     run = start(tmp_path)
     train(run, state, tmp_path, epochs=(1,))
