@@ -122,7 +122,7 @@ def start_run(
 
     It records the settings and the commit of this repository. W&B's folders are set for the whole process: tables and
     artifacts are staged there for as long as it lives. An open run is finished first. Should the server be gone since
-    `resolve_mode` gave the mode, the run starts offline, and says so.
+    `resolve_mode` gave the mode, the run starts offline; should the run be deleted there, a new one starts. Both say so.
     """
     folder = output_dir / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,11 +143,17 @@ def start_run(
         settings=wandb.Settings(silent=True, git_root=str(REPOSITORY), finish_timeout_raises=True),
     )
     hidden = _take(EARLIER_RUN if job_type == "train" and run_id is None else EARLIER_RUN + RUN_OF_JOB)
+    known_id = run_id or os.environ.get("WANDB_RUN_ID", "")
     try:
         run = init(mode=mode)
     except wandb.errors.CommError as error:
         _end_service()  # else the id is in use
         said = str(error).partition("\n")[0]
+        if known_id and re.search(r"(HTTP|error) (404|409|410)|deleted|not found", said.replace(known_id, "")):
+            _take(RUN_OF_JOB)
+            run = start_run(job_type=job_type, mode=mode, output_dir=output_dir, config=config)
+            print(f"W&B: run {known_id} was deleted on the server; run {run.id} goes on in its place.")
+            return run
         print(f"W&B: offline after all ({said}). Nothing is lost: upload later with `wandb sync`.")
         run = init(mode="offline")
     finally:

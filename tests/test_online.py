@@ -232,6 +232,20 @@ def test_server_lost_before_the_run_starts_means_offline(server, tmp_path, monke
     assert "offline after all" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("status", [404, 409, 410])
+def test_run_that_was_deleted_is_gone_on_with_as_a_new_one(server, tmp_path, state, monkeypatch, capsys, status):
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")  # a 409 is asked for again until then
+    server.refused["deleted1"] = status
+    run = start(tmp_path, run_id="deleted1")
+    assert run.id != "deleted1"
+    assert not run.offline
+    assert f"run deleted1 was deleted on the server; run {run.id} goes on in its place" in capsys.readouterr().out
+    train(run, state, tmp_path, epochs=(1,))
+    finish_run(run)
+    assert load_checkpoint(tmp_path / "last.pt").run_id == run.id
+    assert len(server.runs[run.id].history) == 1
+
+
 def test_a_resumed_run_without_a_server_keeps_its_id_and_goes_offline(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     server.connected = False
