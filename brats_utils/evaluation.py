@@ -33,10 +33,7 @@ NUM_VIEWED = 3
 
 
 def predict_case(predictor: Predictor, case: Case) -> tuple[Prediction, Row]:
-    """Predict one labelled case and score it; errors are those of `read_case`.
-
-    Gives the prediction on the scan's grid, and the row of `metrics.score_row` with `expected_dice_<region>` beside it.
-    """
+    """Predict a labelled case; gives also its row of `metrics.score_row`, with `expected_dice_<region>` beside it."""
     return _score_scan(predictor, case.case_id, read_case(case, incomplete=True))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -69,6 +69,7 @@ class Prediction:
         expected_dice: by region, how far the prediction trusts itself: see `uncertainty.expected_dice`.
         voxel_ml: volume of a voxel in mL.
         sought: by region, whether it was looked for; ET is not without T1gd.
+        removed: as too small: `pieces` of tumour, their volume `ml`, and `ET_ml` of ET gone with them or called core.
     """
 
     probabilities: torch.Tensor
@@ -79,6 +80,7 @@ class Prediction:
     expected_dice: dict[str, float]
     voxel_ml: float
     sought: tuple[bool, ...] = (True,) * len(REGIONS)
+    removed: dict[str, float] = field(default_factory=dict)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -99,6 +101,7 @@ class Predictor:
         precision: dtype for autocast; float32 means none.
         flips: average over all eight mirrored versions of the image too. Eight times slower.
         guess_enhancing: call enhancing tumour also without T1gd, which alone shows it.
+        keep_small: keep what `clean_regions` takes for noise.
     """
 
     models: tuple[nn.Module, ...]
@@ -108,6 +111,7 @@ class Predictor:
     precision: torch.dtype = torch.float32
     flips: bool = False
     guess_enhancing: bool = False
+    keep_small: bool = False
 
 
 def build_predictor(
@@ -196,11 +200,16 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
         spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     sought = tuple(region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS)
-    regions = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml) & torch.tensor(sought)[:, None, None, None]
+    every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
+    every &= torch.tensor(sought)[:, None, None, None]
+    regions = clean_regions(every, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
+    _, tumour, enhancing = every & ~regions
+    pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
+    removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml, sought)
+    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml, sought, removed)
 
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:
@@ -218,23 +227,26 @@ def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTen
     return torch.Tensor(resample(MetaTensor(volume, affine=prepared.affine), img_dst=original))
 
 
-def clean_regions(regions: torch.Tensor, *, voxel_ml: float) -> torch.Tensor:
+def clean_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = False) -> torch.Tensor:
     """Nest the regions and drop what is too small to be believed: see `MIN_TUMOUR_ML` and `MIN_ENHANCING_ML`.
 
     Args:
         regions: (3, X, Y, Z) bool, each thresholded by itself.
         voxel_ml: volume of a voxel in mL.
+        keep_small: nest them only.
 
     Returns:
         (3, X, Y, Z) bool, ET within TC within WT. A voxel called ET but not WT still counts as tumour, and small ET as
         core that does not enhance. Source: region-based training in nnU-Net (Isensee 2021, arXiv 2011.00848).
     """
-    components, _ = ndimage.label(regions.any(0).numpy(), np.ones((3, 3, 3)))
-    large = np.bincount(components.ravel()) * voxel_ml >= MIN_TUMOUR_ML
-    large[0] = False  # component 0 is what is not tumour
-    core, whole, enhancing = regions & torch.from_numpy(large[components])
+    if not keep_small:
+        components, _ = ndimage.label(regions.any(0).numpy(), np.ones((3, 3, 3)))
+        large = np.bincount(components.ravel()) * voxel_ml >= MIN_TUMOUR_ML
+        large[0] = False  # component 0 is what is not tumour
+        regions = regions & torch.from_numpy(large[components])
+    core, whole, enhancing = regions
     core = core | enhancing
-    if float(enhancing.sum()) * voxel_ml < MIN_ENHANCING_ML:
+    if not keep_small and float(enhancing.sum()) * voxel_ml < MIN_ENHANCING_ML:
         enhancing = torch.zeros_like(enhancing)
     return torch.stack([core, whole | core, enhancing])
 
@@ -248,9 +260,7 @@ def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 
         like: the scan (3D or 4D) whose geometry the volume shares.
         slope: what readers multiply the integers by; 1 / 255 for probabilities.
     """
-    header = nib.Nifti1Header()
-    header.set_data_dtype(np.uint8)
-    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None, header)
+    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None)
     copy_geometry(nib.load(like).header, image.header)
     image.header.set_slope_inter(slope, 0)
     with replacing(path) as temporary:

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,10 @@ JobType = Literal["dataset", "train", "inference"]
 
 FINISH_SECONDS = 600
 """How long the end of a run waits for a lost server, unless WANDB_FINISH_TIMEOUT says otherwise."""
+
+RUN_OF_JOB = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_LAUNCH", "TRAINING_JOB_NAME")
+EARLIER_RUN = ("WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
+"""What a sweep or a cluster sets: the run of a job, which is the first training of a process; whether one goes on."""
 
 METRICS = {
     "batch/*": ("batch/batch_step", None),
@@ -70,11 +74,9 @@ def resolve_mode(requested: str = "auto") -> Mode:
     if wish in ("offline", "disabled"):
         print(f"W&B: {wish}, as asked." + (" Upload later with `wandb sync`." if wish == "offline" else ""))
         return wish  # type: ignore[return-value]
-    if obstacle := _find_obstacle():
-        print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`.")
-        return "offline"
-    print("W&B: online.")
-    return "online"
+    obstacle = _find_obstacle()
+    print(f"W&B: offline, {obstacle}. Nothing is lost: upload later with `wandb sync`." if obstacle else "W&B: online.")
+    return "offline" if obstacle else "online"
 
 
 def _find_obstacle() -> str:
@@ -119,19 +121,20 @@ def start_run(
     """Start a run, or go on with one; everything it writes stays in `output_dir`/wandb.
 
     It records the settings and the commit of this repository. W&B's folders are set for the whole process: tables and
-    artifacts are staged there for as long as it lives. Should the server be gone since `resolve_mode` gave the mode,
-    the run starts offline and says so.
+    artifacts are staged there for as long as it lives. An open run is finished first. Should the server be gone since
+    `resolve_mode` gave the mode, the run starts offline; should the run be deleted there, a new one starts. Both say so.
     """
     folder = output_dir / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("DATA", "CACHE", "ARTIFACT"):  # CONFIG stays: it names the server of self-hosted accounts
         os.environ[f"WANDB_{kind}_DIR"] = str(folder.resolve())
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
-    if wandb.run is None:
-        _end_service()  # one started earlier would go on logging to the folders of then
+    if wandb.run is not None:
+        finish_run(wandb.run)
+    _end_service()  # one started earlier would go on logging to the folders of then
     init = partial(
         wandb.init,
-        project=PROJECT,
+        project=os.environ.get("WANDB_PROJECT") or PROJECT,
         job_type=job_type,
         dir=output_dir,
         config=dict(config),
@@ -139,11 +142,23 @@ def start_run(
         resume="allow" if run_id else None,
         settings=wandb.Settings(silent=True, git_root=str(REPOSITORY), finish_timeout_raises=True),
     )
+    hidden = _take(EARLIER_RUN if job_type == "train" and run_id is None else EARLIER_RUN + RUN_OF_JOB)
+    known_id = run_id or os.environ.get("WANDB_RUN_ID", "")
     try:
         run = init(mode=mode)
-    except wandb.errors.CommError:
-        print("W&B: offline after all, the server does not answer. Nothing is lost: upload later with `wandb sync`.")
+    except wandb.errors.CommError as error:
+        _end_service()  # else the id is in use
+        said = str(error).partition("\n")[0]
+        if known_id and re.search(r"(HTTP|error) (404|409|410)|deleted|not found", said.replace(known_id, "")):
+            _take(RUN_OF_JOB)
+            run = start_run(job_type=job_type, mode=mode, output_dir=output_dir, config=config)
+            print(f"W&B: run {known_id} was deleted on the server; run {run.id} goes on in its place.")
+            return run
+        print(f"W&B: offline after all ({said}). Nothing is lost: upload later with `wandb sync`.")
         run = init(mode="offline")
+    finally:
+        _take(RUN_OF_JOB)
+        os.environ.update(hidden)
     if job_type == "train":
         for step in dict.fromkeys(step for step, _ in METRICS.values()):
             run.define_metric(step, hidden=True)
@@ -152,19 +167,28 @@ def start_run(
     return run
 
 
+def _take(names: Iterable[str]) -> dict[str, str]:
+    return {name: os.environ.pop(name) for name in names if name in os.environ}
+
+
 def log_dataset(run: wandb.Run, dataset_dir: Path, *, split_path: Path) -> None:
     """Record which data a run is about: references with checksums, no copies, and the split manifest.
 
-    The folder's name becomes the artifact's, with dashes for what W&B refuses.
+    The folder's name becomes the artifact's, with dashes for what W&B refuses. Files that it refuses are left out, and
+    said. Where the artifact could be neither logged nor used, nothing is read.
     """
-    name = re.sub(r"[^\w.-]+", "-", dataset_dir.resolve().name, flags=re.ASCII)[:128]
-    artifact = wandb.Artifact(name, type="dataset")
-    artifact.add_reference(dataset_dir.resolve().as_uri())
+    if run.disabled or (run.offline and run.job_type != "dataset"):
+        return
+    record = run.log_artifact if run.job_type == "dataset" else run.use_artifact
+    folder = dataset_dir.resolve()
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", folder.name, flags=re.ASCII)[:128] or "data", type="dataset")
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):  # W&B's own walk makes no URI of a name such as `a#b`
+        try:
+            artifact.add_reference(path.as_uri(), name=path.relative_to(folder))
+        except (ValueError, OSError):  # a name that is no UTF-8 or starts like `c:`, or a file that cannot be read
+            print(f"W&B: {path.name!r} cannot be recorded with the data.")
     artifact.add_file(str(split_path), name="split.json")
-    if run.job_type == "dataset":
-        run.log_artifact(artifact)
-    elif _is_online(run):
-        run.use_artifact(artifact)
+    record(artifact)
 
 
 def log_checkpoint(run: wandb.Run, path: Path, *, epoch: int, mean_dice: float, is_best: bool) -> None:
@@ -199,16 +223,13 @@ def alert_divergence(run: wandb.Run) -> Iterator[None]:
 
 
 def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path) -> Path:
-    """Get the checkpoint to predict with, and say which it is.
+    """Get the file of the checkpoint to predict with, verified against W&B's checksums, and say which it is.
 
     Args:
         run: an open run; online, it is linked to the checkpoint's artifact.
         name: `pretrained`, a file, or an artifact such as `<run id>-checkpoint:best`; empty for the reader's own last best.
         local_path: the reader's own last best checkpoint; see `find_checkpoint` for where there is none.
         root: folder to download to.
-
-    Returns:
-        Path of the checkpoint file. Its bytes are verified against the artifact's checksums.
 
     Raises:
         ValueError: an artifact was asked for without a connection, is not there, or its bytes are not those logged.
@@ -217,25 +238,21 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
     if file.is_file() and (name or file != local_path):
         print(f"Checkpoint: the file {display_path(file)}.")
         return file
-    if name and not _is_online(run):
-        raise ValueError(
-            f"weights: found {name!r}, which is no file here, and W&B is not online to fetch an artifact. "
-            "Give 'pretrained' or the path of a checkpoint, or leave it empty for your own last best."
-        )
-    if not _is_online(run):
-        print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B is not online.")
-        return local_path
-    label = name or f"{load_checkpoint(local_path).run_id}-checkpoint:best"
-    try:
-        artifact = run.use_artifact(label, type="model")
-    except (wandb.Error, ValueError) as error:
+    label, artifact, obstacle = name, None, "W&B is not online"
+    if _is_online(run):
+        label = name or f"{load_checkpoint(file).run_id}-checkpoint:best"
+        try:
+            artifact = run.use_artifact(label, type="model")
+        except (wandb.Error, ValueError) as error:
+            obstacle = f"W&B has no {label} ({error})"
+    if artifact is None:
         if name:
             raise ValueError(
-                f"weights: {label!r} cannot be had from W&B ({error}). Expected an artifact of type model, such as "
-                "'<run id>-checkpoint:best'; copy its name from the run's page."
-            ) from None
-        print(f"Checkpoint: {display_path(local_path)}, the local best, because W&B has no {label}.")
-        return local_path
+                f"weights: found {name!r}, which is no file here, and cannot be had from W&B: {obstacle}. Expected a file, "
+                "'pretrained', an artifact such as '<run id>-checkpoint:best', or nothing for your own last best."
+            )
+        print(f"Checkpoint: {display_path(file)}, the local best, because {obstacle}.")
+        return file
     folder = Path(artifact.download(root=str(root)))
     try:
         artifact.verify(str(folder))
@@ -265,9 +282,7 @@ def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
         online, parts, options = False, [folder], "--include-online "
     if disabled:
         return
-    if online:
-        print(f"Run finished: {url}")
-        return
     shown = [display_path(part) for part in parts]
-    where = "" if Path(shown[0]).is_absolute() else ", in the repository's folder"
-    print(f"Run finished. To upload it{where}: wandb sync {options}{shlex.join(shown)}")
+    where = "" if online or Path(shown[0]).is_absolute() else ", in the repository's folder"
+    upload = f"Run finished. To upload it{where}: wandb sync {options}{shlex.join(shown)}"
+    print(f"Run finished: {url}" if online else upload)

@@ -51,6 +51,21 @@ def test_predict_writes_labels_on_the_grid_of_the_scan(phantom_dir, checkpoint, 
     assert set(np.unique(labels.dataobj)) <= {0, 1, 2, 3}
 
 
+def test_predict_says_what_it_removed_and_keeps_it_on_request(phantom_dir, checkpoint, tmp_path, monkeypatch, capsys):
+    def predict(predictor, case, out_dir, **how):
+        removed = {"pieces": 0 if predictor.keep_small else 2, "ml": 0.0 if predictor.keep_small else 0.5, "ET_ml": 0.0}
+        return {"warnings": [], "volumes_ml": {}, "label_schema": "msd", "removed": removed}
+
+    monkeypatch.setattr(cli, "predict_patient", predict)
+    command = ["predict", "--checkpoint", str(checkpoint), "--image", "x", "--out", str(tmp_path)]
+    main(command)
+    assert (
+        "Removed as too small: 2 pieces of tumour, 0.50 mL in all; ET, 0.00 mL. --keep-small" in capsys.readouterr().out
+    )
+    main([*command, "--keep-small"])
+    assert "Removed" not in capsys.readouterr().out
+
+
 def test_predict_takes_a_patient_of_four_files(real_dir, checkpoint, tmp_path):
     patient = real_dir / "tcga/TCGA-FG-6692"
     files = {"--flair": "flair", "--t1": "t1", "--t1gd": "t1ce", "--t2": "t2"}

@@ -123,6 +123,12 @@ def test_pieces_of_tumour_below_the_limit_are_dropped():
     assert not cleaned[:, 6:].any()
 
 
+def test_nothing_small_is_dropped_where_it_is_to_be_kept():
+    regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
+    regions[2, 0, 0, 0] = True
+    assert torch.equal(clean_regions(regions, voxel_ml=0.1, keep_small=True), regions[2].expand(3, -1, -1, -1))
+
+
 def test_regions_are_nested():
     regions = torch.zeros(3, 3, 1, 1, dtype=torch.bool)
     regions[[0, 1, 2], [0, 1, 2]] = True  # each region claims one voxel, which the others deny

@@ -159,6 +159,23 @@ def test_the_whole_tutorial_online(server, tmp_path, dataset, state, case, capsy
         print("\nThe client asked:", *dict.fromkeys(server.operations))
 
 
+def test_data_with_odd_names_can_be_had_again_from_its_references(server, tmp_path):
+    data = tmp_path / "run #1 50% é?"
+    data.mkdir()
+    (data / "scan #1?.nii.gz").write_bytes(os.urandom(1000))
+    (tmp_path / "split.json").write_text("{}")
+    first = start(tmp_path, "dataset")
+    log_dataset(first, data, split_path=tmp_path / "split.json")
+    finish_run(first)
+    run = start(tmp_path)
+    log_dataset(run, data, split_path=tmp_path / "split.json")
+    entry = run.use_artifact("run-1-50-:latest").get_entry("scan #1?.nii.gz")
+    again = Path(entry.download(root=str(tmp_path / "again")))
+    assert again.read_bytes() == (data / "scan #1?.nii.gz").read_bytes()
+    finish_run(run)
+    assert "run-1-50-:v0" in server.runs[run.id].used
+
+
 def test_finished_run_tells_where_it_came_from(server, tmp_path, state):
     run = start(tmp_path)
     train(run, state, tmp_path, epochs=(1,))
@@ -213,6 +230,64 @@ def test_server_lost_before_the_run_starts_means_offline(server, tmp_path, monke
     assert run.offline
     finish_run(run)
     assert "offline after all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", [404, 409, 410])
+def test_run_that_was_deleted_is_gone_on_with_as_a_new_one(server, tmp_path, state, monkeypatch, capsys, status):
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")  # a 409 is asked for again until then
+    server.refused["deleted1"] = status
+    run = start(tmp_path, run_id="deleted1")
+    assert run.id != "deleted1"
+    assert not run.offline
+    assert f"run deleted1 was deleted on the server; run {run.id} goes on in its place" in capsys.readouterr().out
+    train(run, state, tmp_path, epochs=(1,))
+    finish_run(run)
+    assert load_checkpoint(tmp_path / "last.pt").run_id == run.id
+    assert len(server.runs[run.id].history) == 1
+
+
+def test_a_resumed_run_without_a_server_keeps_its_id_and_goes_offline(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    server.connected = False
+    run = start(tmp_path, run_id="deleted1")
+    assert (run.id, run.offline) == ("deleted1", True)
+    finish_run(run)
+    said = capsys.readouterr().out
+    assert "offline after all" in said
+    assert "in its place" not in said
+
+
+def test_project_and_entity_of_the_environment_hold_for_runs_and_artifacts(server, tmp_path, state, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    training = start(tmp_path)
+    train(training, state, tmp_path, epochs=(1,))
+    finish_run(training)
+    stored = server.runs[training.id]
+    assert (stored.entity, stored.project) == ("team", "theirs")
+    best = server.find(f"{training.id}-checkpoint:best")
+    assert (best.entity, best.project) == ("team", "theirs")
+    inference = start(tmp_path, "inference")
+    path = fetch_checkpoint(inference, "", local_path=tmp_path / "best.pt", root=tmp_path / "artifacts")
+    assert path.is_relative_to(tmp_path / "artifacts")
+    finish_run(inference)
+    assert server.runs[inference.id].used == [f"{training.id}-checkpoint:v0"]
+
+
+def test_in_a_sweep_the_training_alone_is_the_trial(server, tmp_path, state, monkeypatch):
+    for name, value in {"RUN_ID": "trial1", "SWEEP_ID": "sweep1", "PROJECT": "searched"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    ids = {}
+    for name, job_type in (("before", "dataset"), ("trial", "train"), ("after", "inference"), ("second", "train")):
+        run = start(tmp_path, job_type)
+        ids[name] = run.id
+        finish_run(run)
+    assert ids["trial"] == "trial1"
+    assert len({*ids.values()}) == 4
+    assert {name: server.runs[run_id].sweep for name, run_id in ids.items() if server.runs[run_id].sweep} == {
+        "trial": "sweep1"
+    }
+    assert {server.runs[run_id].project for run_id in ids.values()} == {"searched"}
 
 
 def test_server_lost_in_mid_run_stops_no_training_and_gets_everything_later(server, tmp_path, state):

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from brats_utils.cases.case import Case, CaseError
@@ -58,6 +59,55 @@ def test_what_was_written_can_be_read_by_a_machine_and_by_a_person(result):
     assert content["note"] == "Not for clinical use."
     with Image.open(out_dir / "preview.png") as picture:
         assert picture.width > 1000
+
+
+@pytest.fixture
+def islands(predictor, monkeypatch):
+    """Finds one large piece of tumour, and two small ones of which one enhances, whatever it sees."""
+
+    def predict(predictor, image):
+        found = torch.zeros(3, *image.shape[1:])
+        found[:2, 8:12, 8:12, 8:12] = 1  # 4 x 4 x 4 voxels of 4 mm: 4.1 mL
+        found[2, 8, 8, 8:10] = 1  # 2 voxels of it enhance: .128 mL
+        found[1, 4, 4, 4] = 1  # a voxel, .064 mL
+        found[:, 15, 15, 15:18] = 1  # 3 voxels, all of which enhance: .192 mL
+        yield found
+
+    monkeypatch.setattr("brats_utils.inference.predict_members", predict)
+    return replace(predictor, flips=False)
+
+
+def test_what_is_removed_as_too_small_is_said(islands, phantom_dir, tmp_path):
+    case = Case("one", (phantom_dir / "imagesTr/PHANTOM_001.nii.gz",))
+    content = predict_patient(islands, case, tmp_path / "out")
+    assert content["removed"] == {"pieces": 2, "ml": 0.256, "ET_ml": 0.32}
+    assert content["keep_small"] is False
+    assert content["volumes_ml"]["ET"] == 0
+    assert json.loads((tmp_path / "out/prediction.json").read_text())["removed"] == content["removed"]
+
+
+def test_what_is_small_is_kept_on_request(islands, phantom_dir, tmp_path):
+    case = Case("one", (phantom_dir / "imagesTr/PHANTOM_001.nii.gz",))
+    removed = predict_patient(islands, case, tmp_path / "out")
+    kept = predict_patient(replace(islands, keep_small=True), case, tmp_path / "all")
+    assert kept["removed"] == {"pieces": 0, "ml": 0, "ET_ml": 0}
+    gained = {name: kept["volumes_ml"][name] - removed["volumes_ml"][name] for name in ("WT", "ET")}
+    assert gained == pytest.approx({"WT": removed["removed"]["ml"], "ET": removed["removed"]["ET_ml"]})
+    labels = nib.load(tmp_path / "all/segmentation.nii.gz").get_fdata()
+    assert (labels > 0).sum() * 0.064 == pytest.approx(kept["volumes_ml"]["WT"])
+    assert (labels == MSD.enhancing).sum() == 5
+
+
+def test_patients_csv_says_what_was_removed_and_goes_on_from_one_that_did_not(islands, two_patients, tmp_path):
+    table = predict_patients(islands, two_patients, tmp_path / "out")
+    assert table["removed_ml"].tolist() == [0.256] * 2
+    assert table["removed_ET_ml"].tolist() == [0.32] * 2
+    path = tmp_path / "out/A/prediction.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "removed"}))
+    (tmp_path / "out/patients.csv").write_text("patient,status,TC_ml,WT_ml,ET_ml,expected_dice,reason\n")
+    again = predict_patients(islands, two_patients, tmp_path / "out")
+    assert again["status"].tolist() == ["earlier"] * 2
+    assert again["removed_ml"].isna().tolist() == [True, False]
 
 
 def test_an_earlier_prediction_is_not_overwritten_unasked(result, predictor):

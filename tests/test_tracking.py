@@ -1,4 +1,7 @@
 import os
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
 from wandb_log import read_artifacts, read_history, read_records
@@ -74,6 +77,68 @@ def test_run_carries_project_job_type_and_config(tmp_path):
     assert {item.key: item.value_json for item in run.config.update}["seed"] == "0"
 
 
+NAMED = {"WANDB_RUN_ID": "job1", "WANDB_SWEEP_ID": "sweep1", "WANDB_LAUNCH": "true"}
+JOBS = ("dataset", "dataset", "train", "inference", "train")
+
+
+@pytest.mark.parametrize("named", [{}, *({name: value} for name, value in NAMED.items()), NAMED])
+def test_the_run_that_a_job_names_is_its_first_training_and_no_other(tmp_path, monkeypatch, named):
+    for name, value in {"WANDB_RUN_ID": "job1", **named}.items():
+        monkeypatch.setenv(name, value)
+    ids = []
+    for job_type in JOBS:
+        run = start(tmp_path, job_type)
+        ids.append(run.id)
+        finish_run(run)
+    assert ids[2] == "job1"
+    assert len(set(ids)) == len(JOBS)
+
+
+def test_a_run_to_go_on_with_is_not_replaced_by_that_of_the_job(tmp_path, monkeypatch):
+    job = NAMED | {"WANDB_RESUME": "must", "SM_TRAINING_ENV": "{}", "TRAINING_JOB_NAME": "job"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    run = start(tmp_path, run_id="mine")
+    assert run.id == "mine"
+    finish_run(run)
+    assert {name: os.environ.get(name) for name in ("WANDB_RESUME", "TRAINING_JOB_NAME")} == {
+        "WANDB_RESUME": "must",
+        "TRAINING_JOB_NAME": "job",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RESUME", "must"),
+        ("RESUME", "never"),
+        ("RESUME", "auto"),
+        ("RESUME_FROM", "a?_step=1"),
+        ("FORK_FROM", "a?_step=1"),
+    ],
+)
+@pytest.mark.parametrize("run_id", [None, "mine"])
+def test_whether_a_run_goes_on_is_not_for_the_environment_to_say(tmp_path, monkeypatch, name, value, run_id):
+    monkeypatch.setenv(f"WANDB_{name}", value)
+    first = start(tmp_path, run_id=run_id)  # left open, as by a crash
+    second = start(tmp_path, "inference")
+    assert first.id != second.id
+    assert first.id == (run_id or first.id) != "a"
+    finish_run(second)
+
+
+def test_wishes_of_the_environment_are_kept_for_every_run(tmp_path, monkeypatch):
+    wishes = {"NAME": "n", "RUN_GROUP": "g", "TAGS": "a,b", "NOTES": "why", "PROJECT": "theirs", "ENTITY": "team"}
+    for name, value in (wishes | {"JOB_TYPE": "other", "DIR": str(tmp_path / "elsewhere")}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    for job_type in ("dataset", "train"):
+        finish_run(start_run(job_type=job_type, mode="offline", output_dir=tmp_path / job_type, config={}))
+        records = read_records(run_folder(tmp_path / job_type))
+        (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+        assert (run.display_name, run.run_group, list(run.tags), run.notes) == ("n", "g", ["a", "b"], "why")
+        assert (run.project, run.entity, run.job_type) == ("theirs", "team", job_type)
+
+
 def test_metrics_are_drawn_against_their_own_steps_and_validation_keeps_its_maximum(tmp_path):
     run = start(tmp_path)
     run.log({"validation/validation_step": 1, "validation/mean_dice": 0.5})
@@ -133,6 +198,50 @@ def test_dataset_is_logged_by_reference_and_not_copied(tmp_path):
     assert entries["scan.nii.gz"].ref.startswith("file://")
     assert not entries["split.json"].ref
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file()) < 100_000
+
+
+ODD = "run #1 50% é? %20"
+
+
+@pytest.fixture
+def odd_data(tmp_path):
+    """Data whose folders and files have signs in their names that mean something in a URI."""
+    data = tmp_path / ODD / "data;a=b&c #2"
+    (data / "imagesTr ?").mkdir(parents=True)
+    for name in (f"{ODD}.nii.gz", f"imagesTr ?/{ODD}.nii.gz"):
+        (data / name).write_bytes(os.urandom(10))
+    (data.parent / "split.json").write_text("{}")
+    return data
+
+
+def log_odd_data(data, mode, job_type="dataset"):
+    """Log data from an output folder beside it."""
+    run = start_run(job_type=job_type, mode=mode, output_dir=data.parent / "out", config={})
+    log_dataset(run, data, split_path=data.parent / "split.json")
+    finish_run(run)
+
+
+def test_references_of_odd_paths_lead_back_to_their_files(odd_data):
+    log_odd_data(odd_data, "offline")
+    (artifact,) = read_artifacts(read_records(run_folder(odd_data.parent / "out")))
+    references = {entry.path: entry.ref for entry in artifact.manifest.contents if entry.ref}
+    assert references == {name: (odd_data / name).as_uri() for name in (f"{ODD}.nii.gz", f"imagesTr ?/{ODD}.nii.gz")}
+    assert {Path(url2pathname(urlparse(uri).path)) for uri in references.values()} == set(odd_data.rglob("*.gz"))
+
+
+def test_files_that_cannot_be_recorded_are_left_out_and_named(odd_data, capsys):
+    (odd_data / "gone.nii.gz").symlink_to(odd_data / "nowhere")
+    (odd_data / os.fsdecode(b"caf\xe9.nii.gz")).write_bytes(b"1")
+    log_odd_data(odd_data, "offline")
+    assert "W&B: 'caf\\udce9.nii.gz' cannot be recorded with the data." in capsys.readouterr().out
+    (artifact,) = read_artifacts(read_records(run_folder(odd_data.parent / "out")))
+    assert len(artifact.manifest.contents) == 3
+
+
+@pytest.mark.parametrize(("mode", "job_type"), [("disabled", "dataset"), ("disabled", "train"), ("offline", "train")])
+def test_no_checksum_is_made_that_nobody_can_use(odd_data, monkeypatch, mode, job_type):
+    monkeypatch.setattr("wandb.Artifact.add_reference", lambda *arguments, **how: pytest.fail("read"))
+    log_odd_data(odd_data, mode, job_type)
 
 
 def test_everything_lies_inside_the_output_folder(tmp_path, checkpoint, monkeypatch):

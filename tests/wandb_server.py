@@ -24,7 +24,9 @@ class StoredRun:
     """A run: what the client said of it, and the lines it streamed, by file and number."""
 
     project: str
+    entity: str = ENTITY
     job_type: str | None = None
+    sweep: str | None = None
     commit: str | None = None
     config: dict = field(default_factory=dict)
     lines: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class StoredArtifact:
     version: int
     metadata: str | None
     aliases: set[str]
+    entity: str
     committed: bool = False
 
     def __str__(self) -> str:
@@ -67,6 +70,7 @@ class WandbServer:
     Attributes:
         key: the key it accepts.
         connected: False closes every connection without an answer.
+        refused: run ids that it answers with a status, such as 409 for a run that was deleted.
         tampered: the end of the names of files to alter as they are downloaded.
         operations: names of the GraphQL operations asked, in order.
         unknown: requests it could not answer.
@@ -78,6 +82,7 @@ class WandbServer:
         self.operations: list[str] = []
         self.unknown: list[str] = []
         self.runs: dict[str, StoredRun] = {}
+        self.refused: dict[str, int] = {}
         self.artifacts: list[StoredArtifact] = []
         self.blobs: dict[str, bytes] = {}
         self.lock = Lock()
@@ -90,10 +95,11 @@ class WandbServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def find(self, label: str) -> StoredArtifact | None:
-        """Find a version by `name`, `name:vN` or `name:alias`; the last one counts where several fit."""
+    def find(self, label: str, *, place: tuple[str, str] | None = None) -> StoredArtifact | None:
+        """Find a version by `name`, `name:vN` or `name:alias`, in one (entity, project); the last one counts where several fit."""
         name, _, alias = label.partition(":")
         versions = [artifact for artifact in self.artifacts if artifact.committed and artifact.name == name]
+        versions = [version for version in versions if place in (None, (version.entity, version.project))]
         found = [a for a in versions if (alias or "latest") in {f"v{a.version}", *a.aliases}]
         return found[-1] if found else None
 
@@ -121,7 +127,8 @@ class WandbServer:
 
     def UpsertBucket(self, given: dict) -> dict:
         name, known = given["name"], given["name"] in self.runs
-        run = self.runs.setdefault(name, StoredRun(given["project"]))
+        run = self.runs.setdefault(name, StoredRun(given["project"], given.get("entity") or ENTITY))
+        run.sweep = given.get("sweep") or run.sweep
         run.job_type, run.commit = given.get("jobType") or run.job_type, given.get("commit") or run.commit
         run.config |= json.loads(given.get("config") or "{}")
         return {"upsertBucket": {"bucket": self._bucket(name, run), "inserted": not known}}
@@ -129,7 +136,7 @@ class WandbServer:
     def RunResumeStatus(self, given: dict) -> dict:
         name = given["name"]
         found = self._bucket(name, self.runs[name]) if name in self.runs else None
-        return {"model": _project(given["project"]) | {"bucket": found}}
+        return {"model": _project(given["project"], given.get("entity") or ENTITY) | {"bucket": found}}
 
     def NotifyScriptableRunAlert(self, given: dict) -> dict:
         self.runs[given["runName"]].alerts.append(f"{given['severity']} {given['title']}: {given['text']}")
@@ -146,7 +153,8 @@ class WandbServer:
         if artifact is None:
             kind, version, metadata = given["artifactTypeName"], len(versions), given["metadata"]
             place = (_id(len(self.artifacts)), given["projectName"])
-            artifact = StoredArtifact(*place, name, kind, given["digest"], version, metadata, set())
+            entity = given["entityName"]
+            artifact = StoredArtifact(*place, name, kind, given["digest"], version, metadata, set(), entity)
             self.artifacts.append(artifact)
         for version in versions:  # an alias belongs to one version
             version.aliases -= aliases
@@ -185,7 +193,7 @@ class WandbServer:
         return {"artifact": self._artifact(self._by_id(given["id"]))}
 
     def ArtifactMembershipByName(self, given: dict) -> dict:
-        found = self.find(given["name"])
+        found = self.find(given["name"], place=(given["entity"], given["project"]))
         return {"project": {"artifactCollectionMembership": found and self._membership(found)}}
 
     def UseArtifact(self, given: dict) -> dict:
@@ -217,11 +225,15 @@ class WandbServer:
         counts = {f"{stream}LineCount": len(given) for stream, given in lines.items()}
         tails = {f"{stream}Tail": json.dumps(given[-1:]) for stream, given in lines.items()}
         told = {"config": json.dumps(run.config), "summaryMetrics": json.dumps(run.summary), "wandbConfig": '{"t": 1}'}
-        names = {"id": name, "name": name, "displayName": name, "project": _project(run.project)}
+        names = {"id": name, "name": name, "displayName": name, "project": _project(run.project, run.entity)}
         return {**names, **told, **counts, **tails, "description": "", "notes": "", "sweepName": None, "tags": []}
 
     def _artifact(self, found: StoredArtifact) -> dict:
-        collection = {"__typename": "ArtifactSequence", "name": found.name, "project": _project(found.project)}
+        collection = {
+            "__typename": "ArtifactSequence",
+            "name": found.name,
+            "project": _project(found.project, found.entity),
+        }
         aliases = [{"id": alias, "alias": alias, "artifactCollection": collection} for alias in sorted(found.aliases)]
         names = {"id": found.id, "versionIndex": found.version, "digest": found.digest, "aliases": aliases}
         kinds = {"artifactType": {"name": found.type}, "artifactSequence": collection, "metadata": found.metadata}
@@ -285,7 +297,11 @@ class Handler(BaseHTTPRequestHandler):
         operation = name[0].upper() + name[1:]  # wandb 0.28 asks for a nameless `viewer`
         self.wandb.operations.append(operation)
         variables = request.get("variables") or {}
-        data = getattr(self.wandb, operation)(variables.get("input", variables))
+        given = variables.get("input", variables)
+        if operation == "UpsertBucket" and (status := self.wandb.refused.get(given["name"])):
+            text = f"run {given['name']} was previously created and deleted; try a new run name"
+            return status, json.dumps({"errors": [{"message": text}]}).encode()
+        data = getattr(self.wandb, operation)(given)
         return 200, json.dumps({"data": data}).encode()
 
     def _stream(self, run: StoredRun, request: dict) -> None:
@@ -307,8 +323,8 @@ def _id(number: int) -> str:
     return base64.b64encode(f"Artifact:{number}".encode()).decode()  # wandb 0.28 decodes it
 
 
-def _project(name: str) -> dict:
-    return {"id": name, "internalId": name, "name": name, "entity": {"id": ENTITY, "name": ENTITY}}
+def _project(name: str, entity: str) -> dict:
+    return {"id": name, "internalId": name, "name": name, "entity": {"id": entity, "name": entity}}
 
 
 def _list(nodes: list) -> dict:

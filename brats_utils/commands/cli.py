@@ -136,11 +136,13 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
     command.add_argument("--schema", choices=SCHEMAS, help=schema_help)
     command.add_argument("--guess-enhancing", action="store_true", help="call enhancing tumour also without T1gd, which alone shows it")  # fmt: skip
+    command.add_argument("--keep-small", action="store_true", help="keep pieces of tumour, and enhancing tumour, under 1 mL")  # fmt: skip
 
 
 def _load_predictor(args: argparse.Namespace, schema: LabelSchema | None = None) -> Predictor:
     checkpoints = [load_checkpoint(path.resolve()) for path in args.checkpoint]
-    return replace(build_predictor(checkpoints, flips=args.flips, schema=schema), guess_enhancing=args.guess_enhancing)
+    predictor = build_predictor(checkpoints, flips=args.flips, schema=schema)
+    return replace(predictor, guess_enhancing=args.guess_enhancing, keep_small=args.keep_small)
 
 
 def _check_folder(out: Path) -> None:
@@ -177,10 +179,8 @@ def _predict(args: argparse.Namespace) -> None:
             print(f"{patient}: {reason}")
         failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
         before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
-        print(
-            f"{len(table) - failed} of {len(table)} patients predicted{before}; table in {args.out / 'patients.csv'}. "
-            f"{DISCLAIMER}"
-        )
+        done = f"{len(table) - failed} of {len(table)} patients predicted{before}"
+        print(f"{done}; table in {args.out / 'patients.csv'}. {DISCLAIMER}")
         if failed:
             sys.exit(1)
         return
@@ -190,6 +190,9 @@ def _predict(args: argparse.Namespace) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
         print(f"{region}: not looked for without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
+    if any((removed := content["removed"]).values()):
+        pieces = f"{removed['pieces']} pieces of tumour, {removed['ml']:.2f} mL in all"
+        print(f"Removed as too small: {pieces}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")
     print(f"Labels ({content['label_schema']} numbering) in {args.out / 'segmentation.nii.gz'}. {DISCLAIMER}")
 
 

@@ -26,7 +26,8 @@ DISCLAIMER = "Not for clinical use."
 WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), "preview.png", "prediction.json")
 """Files of a patient; the last one says that the others are whole."""
 
-COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), "expected_dice", "reason")
+REMOVED = ("removed_ml", "removed_ET_ml")
+COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), *REMOVED, "expected_dice", "reason")
 """Of `patients.csv`."""
 
 
@@ -68,11 +69,13 @@ def predict_patient(
         "patient": case.case_id,
         "missing": scan.missing,
         **{kind: {r: None if math.isnan(n) else round(n, 3) for r, n in by.items()} for kind, by in found.items()},
+        "removed": {kind: round(amount, 3) for kind, amount in prediction.removed.items()},
         "warnings": list(scan.warnings),
         "labels": {str(value): tissue for value, tissue in predictor.schema.tissues.items()},
         "label_schema": predictor.schema.name,
         "networks": len(predictor.models),
         "flips": predictor.flips,
+        "keep_small": predictor.keep_small,
         "spacing_mm": predictor.spacing_mm,
         "note": DISCLAIMER,
     }
@@ -99,13 +102,13 @@ def predict_patients(
 
     Returns:
         A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was predicted before),
-        `reason`, `<region>_ml`, `expected_dice`.
+        `reason`, `<region>_ml`, `removed_ml` and `removed_ET_ml`, `expected_dice`.
 
     Raises:
         CaseError: see `cases.layouts.find_cases`; or `patients.csv` is there and not ours.
     """
     listing, header = out_dir / "patients.csv", ",".join(COLUMNS)
-    if listing.exists() and not overwrite and not listing.read_bytes().startswith(header.encode()):
+    if listing.exists() and not overwrite and not listing.read_bytes().startswith(b"patient,status,"):
         raise CaseError(
             f"{display_path(listing)}: found another table, expected none, or one with the columns {header}. Choose "
             "another folder, or `--overwrite` to replace it."
@@ -149,6 +152,7 @@ def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, 
         "patient": name,
         "status": status,
         **{f"{region}_ml": math.nan if ml is None else ml for region, ml in content["volumes_ml"].items()},
+        **{name: content.get("removed", {}).get(name.removeprefix("removed_"), math.nan) for name in REMOVED},
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],
     }
