@@ -283,6 +283,6 @@ def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
     if disabled:
         return
     shown = [display_path(part) for part in parts]
-    where = "" if online or Path(shown[0]).is_absolute() else ", in the repository's folder"
+    where = "" if online or Path(shown[0]).is_absolute() else ", in the working folder"
     upload = f"Run finished. To upload it{where}: wandb sync {options}{shlex.join(shown)}"
     print(f"Run finished: {url}" if online else upload)
