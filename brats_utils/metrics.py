@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import ndimage
+from monai.metrics import compute_dice
+from scipy import ndimage, stats
 
 from brats_utils.cases.geometry import find_box
 from brats_utils.labels import REGIONS
@@ -36,14 +37,11 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
     Both are (R, X, Y, Z) bool; shapes that differ are a `ValueError`. Gives (R,) float64 in [0, 1].
 
     Source:
-        Empty-region rule of the BraTS challenges, e.g. Bakas 2018, arXiv 1811.02629.
+        Empty-region rule of the BraTS challenges up to 2023, e.g. Bakas 2018, arXiv 1811.02629; 2026 leaves them out.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"Found a prediction of shape {tuple(prediction.shape)}, expected {tuple(truth.shape)}.")
-    prediction, truth = prediction.bool().flatten(1), truth.bool().flatten(1)
-    overlap = (prediction & truth).sum(1).double()
-    total = prediction.sum(1).double() + truth.sum(1).double()
-    return torch.where(total == 0, 1.0, 2 * overlap / total.clamp(min=1))
+    return compute_dice(prediction[None].bool(), truth[None].bool(), ignore_empty=False)[0].double()
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
@@ -56,10 +54,8 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[N
     """
     if len(values) < MIN_INTERVAL_CASES:
         return None, None
-    scores = np.asarray(values, dtype=float)
-    draws = np.random.default_rng(0).integers(len(scores), size=(2000, len(scores)))
-    low, high = np.percentile(scores[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    drawn = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def hd95_per_region(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> torch.Tensor:
