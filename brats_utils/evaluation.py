@@ -172,7 +172,7 @@ def format_summary(summary: Mapping[str, Summary]) -> str:
 
 
 def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
-    """Lay all metrics out, a row for each region and metric: all cases by the BraTS rule, and those that have the region."""
+    """Lay all metrics out, a row for each region and metric: all cases by BraTS 2023's rule, and those with the region."""
     rows = [
         {
             "region": region.name,
@@ -182,8 +182,9 @@ def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
             "n": summary[region.name]["cases"],
             "where present": summary[region.name][f"{metric}_where_present"],
             "n present": summary[region.name]["cases_with_region"],
+            "definition": definition,
         }
         for region in REGIONS
-        for metric in METRICS
+        for metric, definition in METRICS.items()
     ]
     return pd.DataFrame(rows).set_index(["region", "metric"])
