@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from brats_utils.cases.case import Case
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.reader import Scan, check_cases, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
-from brats_utils.labels import REGIONS, LabelSchema
+from brats_utils.labels import BRATS_2023, REGIONS, LabelSchema, regions_to_labels
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
 from brats_utils.paths import display_path, replacing, say, write_text
 from brats_utils.report.charts import plot_calibration, plot_scores
@@ -48,15 +49,8 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
 
     Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case), `summary.json` (by region: mean of
     each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error) and
-    `calibration.npy`. An earlier evaluation stays as it is until all of this one is there.
-
-    Args:
-        predictor: networks and settings.
-        cases: what to score, labelled; their numbering need not be the predictor's.
-        out_dir: folder to write to.
-
-    Returns:
-        The table in `cases.csv`, not rounded.
+    `calibration.npy`. An earlier evaluation stays as it is until all of this one is there. The cases' numbering need not
+    be the predictor's. Gives the table in `cases.csv`, not rounded.
     """
     check_cases(cases, incomplete=True)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -120,6 +114,32 @@ def read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[torch.
     return read_case(written, incomplete=True).regions, read_case(case, incomplete=True).regions
 
 
+def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema: LabelSchema) -> str:
+    """Write what `evaluate_cases` predicted, and the truth, as `brats-evaluation` 0.0.10 reads them, or nothing at all.
+
+    That package takes the first number such as 00001-000 in the name of a reference, and a prediction that ends in it.
+    Each case gets one of its own, at the start or the end of its id: `folder/references/00001-000_<case_id>.nii.gz` and
+    `folder/predictions/<case_id>_00001-000.nii.gz`, in the numbering `brats2023`: cysts as core, cavities not at all.
+
+    `schema` numbers the predictions. A folder that is not empty is an `OSError`. Gives the command that scores it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".part-", dir=folder.parent) as name:
+        made = Path(name) / folder.name
+        for number, case in enumerate(cases, 1):
+            ends = f"predictions/{case.case_id}_{number:05}-000", f"references/{number:05}-000_{case.case_id}"
+            for regions, end in zip(read_pair(case, out_dir, schema=schema), ends, strict=True):
+                labels = regions_to_labels(regions, BRATS_2023)
+                save_volume(labels, made / f"{end}.nii.gz", like=prediction_path(out_dir, case))
+        if folder.exists():
+            folder.rmdir()
+        os.replace(made, folder)
+    return (
+        f"cd {shlex.quote(str(folder))} && brats-evaluate --config gli --ref_path references --pred_path predictions "
+        "--summary_json summary.json && brats-parse-metrics seg --json_path summary.json --output_csv_path scores.csv"
+    )
+
+
 def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "") -> ReportCase:
     """Load scan, truth and prediction of a case for pictures, turned to RAS; `evaluate_cases` has written to `out_dir`.
 
@@ -169,7 +189,7 @@ def format_summary(summary: Mapping[str, Summary]) -> str:
 
 
 def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
-    """Lay all metrics out, a row for each region and metric: all cases by the BraTS rule, and those that have the region."""
+    """Lay all metrics out, a row for each region and metric: all cases by BraTS 2023's rule, and those with the region."""
     rows = [
         {
             "region": region.name,
@@ -179,8 +199,9 @@ def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
             "n": summary[region.name]["cases"],
             "where present": summary[region.name][f"{metric}_where_present"],
             "n present": summary[region.name]["cases_with_region"],
+            "definition": definition,
         }
         for region in REGIONS
-        for metric in METRICS
+        for metric, definition in METRICS.items()
     ]
     return pd.DataFrame(rows).set_index(["region", "metric"])

@@ -1,10 +1,11 @@
-"""Scores per case and region, with the BraTS rules for regions that are not there."""
+"""Scores per case and region, with BraTS 2023's rules for regions that are not there."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import ndimage
+from monai.metrics import compute_dice
+from scipy import ndimage, stats
 
 from brats_utils.cases.geometry import find_box
 from brats_utils.labels import REGIONS
@@ -12,14 +13,23 @@ from brats_utils.labels import REGIONS
 Row = dict[str, float | int | bool | str]
 Summary = dict[str, float | int | None]
 
-METRICS = ("dice", "hd95_mm", "sensitivity", "specificity", "volume_error_ml", "lesion_dice", "lesion_f1")
-"""What `score_row` says of each region, and `summarise_scores` averages."""
+PUBLISHED = ("dice", "hd95_mm", "sensitivity", "specificity", "lesion_dice", "lesion_hd95_mm")
+METRICS = dict.fromkeys(PUBLISHED, "BraTS 2023") | {
+    "lesion_f1": "ours, on lesions of BraTS 2023",
+    "nsd": "BraTS 2026",
+    "volume_error_ml": "ours",
+}
+"""What `score_row` says of each region and `summarise_scores` averages, and whose definition it follows."""
 
 MIN_INTERVAL_CASES = 3
 """Fewer cases give no interval: drawn anew, they say nothing of how other cases would score."""
 
 WORST_DISTANCE_MM = 374.0
 """HD95 where only one of two masks is empty: the diagonal of a 240 x 240 x 155 mm scan. Source: BraTS 2023."""
+
+NSD_TOLERANCE_MM = 0.5
+"""Surfaces this near are taken for one. Source: `global_nsd` of brats-evaluation 0.0.10, BraTS 2026; its `lesionwise_nsd`
+allows 1 mm, on a grid of 1 mm."""
 
 LESION_DILATION_MM = 3.0
 LESION_MIN_MM3 = 50.0
@@ -36,14 +46,11 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
     Both are (R, X, Y, Z) bool; shapes that differ are a `ValueError`. Gives (R,) float64 in [0, 1].
 
     Source:
-        Empty-region rule of the BraTS challenges, e.g. Bakas 2018, arXiv 1811.02629.
+        Empty-region rule of the BraTS challenges up to 2023, e.g. Bakas 2018, arXiv 1811.02629; 2026 leaves them out.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"Found a prediction of shape {tuple(prediction.shape)}, expected {tuple(truth.shape)}.")
-    prediction, truth = prediction.bool().flatten(1), truth.bool().flatten(1)
-    overlap = (prediction & truth).sum(1).double()
-    total = prediction.sum(1).double() + truth.sum(1).double()
-    return torch.where(total == 0, 1.0, 2 * overlap / total.clamp(min=1))
+    return compute_dice(prediction[None].bool(), truth[None].bool(), ignore_empty=False)[0].double()
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
@@ -56,32 +63,33 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[N
     """
     if len(values) < MIN_INTERVAL_CASES:
         return None, None
-    scores = np.asarray(values, dtype=float)
-    draws = np.random.default_rng(0).integers(len(scores), size=(2000, len(scores)))
-    low, high = np.percentile(scores[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    drawn = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
-def hd95_per_region(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> torch.Tensor:
-    """Compute the 95th percentile of the distance between surfaces, in mm: of both directions, the larger.
+def score_surfaces(prediction: np.ndarray, truth: np.ndarray, *, spacing_mm: Sequence[float]) -> Row:
+    """Score how near two surfaces lie to each other; those are the voxels with a face to the outside.
 
-    Agrees with `monai.metrics.compute_hausdorff_distance`, whose 1.6.1 warns of its own deprecated argument.
+    `prediction` and `truth` are (X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z.
 
-    Both are (R, X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z. Gives (R,) float64: 0 where both
-    are empty, `WORST_DISTANCE_MM` where one is.
+    Returns:
+        `hd95_mm`, the 95th percentile of the distances, the larger of both directions (2026 pools them): 0 where both
+        are empty, `WORST_DISTANCE_MM` where one is. `nsd`, the normalized surface Dice, the part of a surface within
+        `NSD_TOLERANCE_MM` of the other, mean of both directions: 1 where both are empty, 0 where one is. MONAI 1.6.1 has
+        the first with a warning of its own, and the second with the larger surface weighing more.
     """
-    distances = []
-    for predicted, true in zip(prediction.bool(), truth.bool(), strict=True):
-        if not (predicted.any() and true.any()):
-            distances.append(WORST_DISTANCE_MM if predicted.any() or true.any() else 0.0)
-            continue
-        box = find_box(predicted | true)
-        pair = [np.pad(mask[box].numpy(), 1) for mask in (predicted, true)]
-        surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in pair]
-        to_surface = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
-        ways = ((surfaces[0], to_surface[1]), (surfaces[1], to_surface[0]))
-        distances.append(max(float(np.percentile(distance[surface], 95)) for surface, distance in ways))
-    return torch.tensor(distances, dtype=torch.float64)
+    if not (prediction.any() and truth.any()):
+        empty = not (prediction.any() or truth.any())
+        return {"hd95_mm": 0.0 if empty else WORST_DISTANCE_MM, "nsd": float(empty)}
+    (box,) = ndimage.find_objects((prediction | truth).view(np.uint8))
+    pair = [np.pad(mask[box], 1) for mask in (prediction, truth)]
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in pair]
+    to_surface = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
+    ways = [to_surface[1][surfaces[0]], to_surface[0][surfaces[1]]]
+    return {
+        "hd95_mm": max(float(np.percentile(way, 95)) for way in ways),
+        "nsd": sum(float((way <= NSD_TOLERANCE_MM).mean()) for way in ways) / 2,
+    }
 
 
 def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
@@ -93,8 +101,9 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
     `prediction` and `truth` are (X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z.
 
     Returns:
-        `lesion_dice`: the sum of the lesions' Dice, divided by true and invented lesions together; `lesion_f1`; and
-        the counts `lesions_found`, `lesions_missed` and `lesions_invented`. Without any lesion both scores are 1.
+        `lesion_dice`: the sum of the lesions' Dice, divided by true and invented lesions together; `lesion_hd95_mm`,
+        likewise, with `WORST_DISTANCE_MM` for a missed or invented one; `lesion_f1`; and the counts `lesions_found`,
+        `lesions_missed` and `lesions_invented`. Without any lesion the scores are 1, 0 mm and 1.
 
     Source:
         BraTS 2023, see `LESION_DILATION_MM`. The challenge dilates three times by a voxel of 1 mm and its 18
@@ -112,23 +121,23 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
     grown = _dilate(true, reach)
     lesions, num_lesions = ndimage.label(grown, np.ones((3, 3, 3)))
     components, num_components = ndimage.label(predicted, np.ones((3, 3, 3)))
-    sizes = np.bincount(components.ravel(), minlength=num_components + 1)
-    dice, missed, belonging = [], 0, set()
+    dice, hd95, missed, belonging = [], [], 0, set()
     for lesion in range(1, num_lesions + 1):
-        here = lesions == lesion
-        touching = sorted(set(np.unique(components[here]).tolist()) - {0})
+        here = true & (lesions == lesion)
+        touching = sorted(set(np.unique(components[lesions == lesion]).tolist()) - {0})
         belonging |= set(touching)
-        volume = int((true & here).sum())
-        if volume * float(np.prod(fine_mm)) <= LESION_MIN_MM3:
+        if int(here.sum()) * float(np.prod(fine_mm)) <= LESION_MIN_MM3:
             continue
-        overlap = int(np.isin(components[true & here], touching).sum()) if touching else 0
-        dice.append(2 * overlap / (volume + int(sizes[touching].sum())))
+        theirs = np.isin(components, touching)
+        dice.append(2 * int((theirs & here).sum()) / (int(here.sum()) + int(theirs.sum())))
+        hd95.append(float(score_surfaces(theirs, here, spacing_mm=fine_mm)["hd95_mm"]))
         missed += not touching
     invented, found = num_components - len(belonging), len(dice) - missed
-    any_lesion = len(dice) + invented > 0
+    count = len(dice) + invented
     return {
-        "lesion_dice": sum(dice) / (len(dice) + invented) if any_lesion else 1.0,
-        "lesion_f1": 2 * found / (2 * found + missed + invented) if any_lesion else 1.0,
+        "lesion_dice": sum(dice) / count if count else 1.0,
+        "lesion_hd95_mm": (sum(hd95) + invented * WORST_DISTANCE_MM) / count if count else 0.0,
+        "lesion_f1": 2 * found / (2 * found + missed + invented) if count else 1.0,
         "lesions_found": found,
         "lesions_missed": missed,
         "lesions_invented": invented,
@@ -149,14 +158,13 @@ def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, sp
     row: Row = {"case_id": case_id}
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     dice = dice_per_region(prediction, truth)
-    hd95 = hd95_per_region(prediction, truth, spacing_mm=spacing_mm)
     for index, region in enumerate(REGIONS):
         predicted, true = prediction[index].bool(), truth[index].bool()
         hit, num_predicted, num_true = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
         scores: Row = {
             "has": num_true > 0,
             "dice": round(float(dice[index]), 4),
-            "hd95_mm": round(float(hd95[index]), 2),
+            **score_surfaces(predicted.numpy(), true.numpy(), spacing_mm=spacing_mm),
             "sensitivity": hit / num_true if num_true else float(num_predicted == 0),
             "specificity": 1 - (num_predicted - hit) / max(true.numel() - num_true, 1),
             "volume_ml": num_true * voxel_ml,
@@ -171,7 +179,7 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
     """Summarise rows of `score_row` by region, honestly: with and without the cases that lack the region.
 
     Returns:
-        For each region `dice` over all cases (BraTS rule), its 95% interval `low`, `high`, the number of `cases`,
+        For each region `dice` over all cases (BraTS 2023), its 95% interval `low`, `high`, the number of `cases`,
         `dice_where_present` and `cases_with_region`; for the other `METRICS` the same with `<metric>_low`,
         `<metric>_high` and `<metric>_where_present`. For `mean`, the Dice of the three regions. A region present in no
         case has None where it is present, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`.

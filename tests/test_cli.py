@@ -84,9 +84,14 @@ def test_patients_who_are_done_count_as_done(phantom_dir, checkpoint, tmp_path, 
         assert expected in capsys.readouterr().out
 
 
-def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path):
-    data = real_dir / "msd/Task01_BrainTumour"
-    main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--out", str(tmp_path)])
+def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path, capsys):
+    data, official = real_dir / "msd/Task01_BrainTumour", tmp_path / "official"
+    main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--out", str(tmp_path), "--official", str(official)])  # fmt: skip
+    assert f"cd {official} && brats-evaluate " in capsys.readouterr().out
+    assert {path.parent.name: path.name for path in official.rglob("*.nii.gz")} == {
+        "references": "00001-000_BRATS_009.nii.gz",
+        "predictions": "BRATS_009_00001-000.nii.gz",
+    }
     (row,) = pd.read_csv(tmp_path / "cases.csv").to_dict("records")
     assert row["case_id"] == "BRATS_009"
     assert 0 <= row["dice_WT"] <= 1

@@ -115,6 +115,12 @@ def test_summary_of_few_cases_gives_no_interval(count, interval):
     assert all(line.index(interval) == heading.index("95%") for line in lines)
 
 
+def test_the_table_says_whose_definition_each_score_follows():
+    table = tabulate_summary(summarise_scores([score_row("one", TRUTH, TRUTH, spacing_mm=(1.0, 1.0, 1.0))]))
+    years = {metric: definition for (_, metric), definition in table["definition"].items()}
+    assert (years["hd95_mm"], years["lesion_hd95_mm"], years["nsd"]) == ("BraTS 2023", "BraTS 2023", "BraTS 2026")
+
+
 def test_a_scan_that_is_refused_is_named(case):
     nib.save(nib.Nifti1Image(np.ones((*SHAPE, 4), np.float32), AFFINE), case.images[0])
     with pytest.raises(CaseError, match=r"scan\.nii\.gz: FLAIR holds one value everywhere"):

@@ -7,14 +7,17 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist, dice
 
 from brats_utils.metrics import (
+    METRICS,
+    NSD_TOLERANCE_MM,
+    WORST_DISTANCE_MM,
     _dilate,
     bootstrap_interval,
     dice_per_region,
     find_box,
     format_interval,
-    hd95_per_region,
     score_lesions,
     score_row,
+    score_surfaces,
     summarise_scores,
 )
 
@@ -76,6 +79,11 @@ def test_summary_tells_apart_all_cases_and_those_with_the_region():
     assert (summary["cases"], summary["cases_with_region"]) == (2, 1)
 
 
+def test_a_row_has_each_metric_of_each_region():
+    row = score_row("a", masks([1], [1], [0]), masks([1], [1], [1]), spacing_mm=MM)
+    assert {f"{metric}_{region}" for metric in METRICS for region in ("TC", "WT", "ET")} < set(row)
+
+
 def test_fewer_than_three_cases_have_a_mean_and_no_interval():
     row = score_row("a", masks([1], [1], [0]), masks([1], [1], [1]), spacing_mm=MM)
     few, enough = (json.loads(json.dumps(summarise_scores([row] * count), allow_nan=False)) for count in (2, 3))
@@ -98,8 +106,8 @@ def boxes(shape, *corners):
     return mask
 
 
-def brute_hd95(prediction, truth, spacing_mm):
-    """The definition, point by point: surface voxels touch the outside through a face."""
+def measure_surfaces(prediction, truth, spacing_mm):
+    """From each surface voxel to the other surface, point by point: those voxels touch the outside through a face."""
     surfaces = []
     for mask in (prediction, truth):
         padded = np.pad(mask.numpy(), 1)
@@ -108,7 +116,7 @@ def brute_hd95(prediction, truth, spacing_mm):
             inner &= np.roll(padded, 1, axis) & np.roll(padded, -1, axis)
         surfaces.append(np.argwhere(padded & ~inner) * np.array(spacing_mm))
     distances = cdist(*surfaces)
-    return max(np.percentile(distances.min(axis=1), 95), np.percentile(distances.min(axis=0), 95))
+    return distances.min(axis=1), distances.min(axis=0)
 
 
 def test_dice_agrees_with_scipy_and_sensitivity_with_counting():
@@ -121,23 +129,28 @@ def test_dice_agrees_with_scipy_and_sensitivity_with_counting():
     assert row["specificity_WT"] == pytest.approx(1 - predicted[~true].mean())
 
 
-def test_hd95_agrees_with_the_definition_point_by_point():
+def test_hd95_and_nsd_agree_with_the_definition_point_by_point():
     generator = torch.Generator().manual_seed(2)
     prediction, truth = (torch.rand(9, 8, 7, generator=generator) > 0.8 for _ in range(2))
     for spacing_mm in (MM, (1.0, 1.0, 3.0)):
-        (found,) = hd95_per_region(prediction[None], truth[None], spacing_mm=spacing_mm)
-        assert float(found) == pytest.approx(brute_hd95(prediction, truth, spacing_mm))
+        found = score_surfaces(prediction.numpy(), truth.numpy(), spacing_mm=spacing_mm)
+        ways = measure_surfaces(prediction, truth, spacing_mm)
+        assert found["hd95_mm"] == pytest.approx(max(np.percentile(way, 95) for way in ways))
+        assert found["nsd"] == pytest.approx(np.mean([(way <= NSD_TOLERANCE_MM).mean() for way in ways]))
 
 
 def test_hd95_of_two_shifted_boxes_is_the_shift_in_mm():
     truth = boxes((20, 20, 20), ((5, 5, 5), (10, 10, 10)))
-    (found,) = hd95_per_region(truth.roll(2, 2)[None], truth[None], spacing_mm=(1.0, 1.0, 2.5))
-    assert float(found) == 5.0
+    found = score_surfaces(truth.roll(2, 2).numpy(), truth.numpy(), spacing_mm=(1.0, 1.0, 2.5))
+    assert found["hd95_mm"] == 5.0
 
 
-@pytest.mark.parametrize(("predicted", "true", "distance"), [(0, 0, 0.0), (1, 0, 374.0), (0, 1, 374.0), (1, 1, 0.0)])
-def test_hd95_of_empty_masks_follows_brats(predicted, true, distance):
-    assert hd95_per_region(masks([predicted]), masks([true]), spacing_mm=MM).tolist() == [distance]
+@pytest.mark.parametrize(
+    ("predicted", "true", "distance", "nsd"), [(0, 0, 0.0, 1), (1, 0, 374.0, 0), (0, 1, 374.0, 0), (1, 1, 0.0, 1)]
+)
+def test_surfaces_of_empty_masks_follow_brats_2023(predicted, true, distance, nsd):
+    prediction, truth = (masks([value])[0].numpy() for value in (predicted, true))
+    assert score_surfaces(prediction, truth, spacing_mm=MM) == {"hd95_mm": distance, "nsd": nsd}
 
 
 def test_lesions_found_missed_and_invented_are_counted():
@@ -149,6 +162,8 @@ def test_lesions_found_missed_and_invented_are_counted():
     # Dice of the first: 2 * 108 / (108 + 216); nothing for the second; divided by two true and one invented
     assert scores["lesion_dice"] == pytest.approx((2 * 108 / 324 + 0) / 3)
     assert scores["lesion_f1"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+    # the first box ends 3 mm too low, the others are 374 mm off
+    assert scores["lesion_hd95_mm"] == pytest.approx((3 + WORST_DISTANCE_MM + WORST_DISTANCE_MM) / 3)
 
 
 def test_specks_within_six_mm_are_one_lesion_and_farther_ones_are_two():

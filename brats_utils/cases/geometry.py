@@ -6,6 +6,7 @@ from itertools import product
 import nibabel as nib
 import numpy as np
 import torch
+from scipy import ndimage
 
 MAX_SHIFT_VOXELS = 0.1
 """A volume this near to a grid lies on it: headers of different programs differ by rounding."""
@@ -24,9 +25,8 @@ def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
 
 def find_box(mask: torch.Tensor) -> tuple[slice, ...]:
     """The smallest box that holds all of a (X, Y, Z) mask; the first voxel, if it is empty."""
-    axes = set(range(mask.ndim))
-    spans = [np.flatnonzero(mask.numpy().any(axis=tuple(axes - {axis}))) for axis in sorted(axes)]
-    return tuple(slice(int(span[0]), int(span[-1]) + 1) if len(span) else slice(1) for span in spans)
+    boxes = ndimage.find_objects(mask.numpy().view(np.uint8))
+    return boxes[0] if boxes else (slice(1),) * mask.ndim
 
 
 def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:

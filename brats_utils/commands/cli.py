@@ -18,7 +18,7 @@ from brats_utils.commands.export import export_bundle
 from brats_utils.commands.run import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, load_config
-from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation
+from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation, write_official
 from brats_utils.inference import Predictor, build_predictor
 from brats_utils.labels import SCHEMAS, LabelSchema
 from brats_utils.paths import display_path, resolve_path
@@ -80,6 +80,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, required=True, help="a folder of labelled cases: MSD, nnU-Net, BraTS or BIDS")  # fmt: skip
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
     evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
+    evaluate.add_argument("--official", type=Path, metavar="DIR", help="new folder for predictions and labels as the official scorer of BraTS, brats-evaluation, reads them")  # fmt: skip
     _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
     evaluate.set_defaults(command=_evaluate)
 
@@ -145,12 +146,12 @@ def _load_predictor(args: argparse.Namespace, schema: LabelSchema | None = None)
     return replace(predictor, guess_enhancing=args.guess_enhancing, keep_small=args.keep_small)
 
 
-def _check_folder(out: Path) -> None:
+def _check_folder(out: Path, *, option: str = "--out") -> None:
     """Make the folder for predictions, or refuse it, now and not when they are made."""
     file = next((path for path in (out, *out.parents) if path.is_file()), None)
     if file:
         raise NotADirectoryError(
-            f"--out {out}: found the file {file}, expected a folder or nothing. Choose another name."
+            f"{option} {out}: found the file {file}, expected a folder or nothing. Choose another name."
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,7 @@ def _check_folder(out: Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"--out {out}: nothing can be written there ({error.strerror}), expected a folder of yours. Choose another."
+            f"{option} {out}: nothing can be written there ({error.strerror}), expected a folder of yours. Choose another."
         ) from None
 
 
@@ -203,6 +204,10 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"--out {args.out}: found the cases.csv of an earlier evaluation, expected none. Choose another folder, or "
             "--overwrite to replace it."
         )
+    if args.official:
+        _check_folder(args.official, option="--official")
+        if any(args.official.iterdir()) or args.official.samefile(args.out):
+            raise FileExistsError(f"--official {args.official}: found files, or --out, expected an empty folder. Choose another.")  # fmt: skip
     predictor = _load_predictor(args)
     data = args.data.resolve()
     cases = find_cases(data, schema=SCHEMAS.get(args.schema))
@@ -210,6 +215,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     report = write_evaluation(args.out, cases, title=f"Evaluation on {data.name}", schema=predictor.schema)
     print(format_summary(json.loads((args.out / "summary.json").read_text(encoding="utf-8"))))
     print(f"Per case: {args.out / 'cases.csv'}; pictures: {report}")
+    if args.official:
+        command = write_official(cases, args.out, args.official, schema=predictor.schema)
+        print(f"The official scores, where brats-evaluation is installed, in an environment of its own:\n{command}")
 
 
 def _export(args: argparse.Namespace) -> None:

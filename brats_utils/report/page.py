@@ -31,7 +31,7 @@ JPEG_QUALITIES = (80, 65, 50, 35, 20)
 MAX_IMAGE_CHARACTERS = 2_600_000
 """Of a case's four channels: the best quality that fits is taken, so that a full-size case stays below 3 MB."""
 RULE = (
-    "° The case does not have this region: 1 if the prediction is empty too, else 0 (the rule of BraTS). "
+    "° The case does not have this region: 1 if the prediction is empty too, else 0 (BraTS 2023). "
     "Intervals are 95%, from resampling the cases."
 )
 
