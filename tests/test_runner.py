@@ -30,6 +30,11 @@ def test_unknown_parameter_is_refused_and_the_known_ones_named(notebooks):
         check_parameters({"prset": "smoke"}, notebooks)
 
 
+def test_notebooks_that_are_not_there_are_said_to_be_in_the_repository(notebooks):
+    with pytest.raises(NotebookError, match=r"03_c\.ipynb: not found\. The notebooks are in the repository"):
+        check_parameters({}, [*notebooks, "03_c"])
+
+
 @pytest.mark.parametrize(("name", "value"), [("epochs", "3"), ("epochs", True), ("preset", 3), ("fail", "no")])
 def test_wrong_type_is_refused(notebooks, name, value):
     with pytest.raises(ParameterError, match=f"{name}: found .* expected"):

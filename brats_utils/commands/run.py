@@ -37,7 +37,12 @@ class OwnKernel(AsyncKernelManager):
 
 def inspect_parameters(name: str) -> dict[str, Any]:
     """Read the names and default values from the parameters cell of a notebook, such as `03_train`."""
-    found = papermill.inspect_notebook(str(REPOSITORY / "notebooks" / f"{name}.ipynb"))
+    path = REPOSITORY / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise NotebookError(
+            f"{display_path(path)}: not found. The notebooks are in the repository: start this in its folder."
+        )
+    found = papermill.inspect_notebook(str(path))
     return {key: ast.literal_eval(entry["default"]) for key, entry in found.items()}
 
 
