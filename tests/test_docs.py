@@ -26,7 +26,7 @@ def read_prose(path):
 
 
 def find_placeholders(text):
-    words = re.findall(r"\b(?:XXX|TODO)\b", text)
+    words = re.findall(r"\b(?:XXX|TODO)\b|@@\w+", text)
     return words + [paragraph for paragraph in re.split(r"\n\s*\n", text) if re.fullmatch(r"\s*[A-Z]+\s*", paragraph)]
 
 
