@@ -46,7 +46,7 @@ def main() -> None:
 
 def average_weights(start: Checkpoint) -> Checkpoint:
     """Take `STEPS` more at a constant learning rate, and average the weights after each from `FIRST_AVERAGED` on."""
-    config = load_config(RECIPE["preset"], RECIPE["overrides"] | CONSTANT)
+    config = load_config(**RECIPE | {"overrides": RECIPE["overrides"] | CONSTANT})
     processes = PartialState(cpu=choose_device().type == "cpu")
     train_loader, val_loader, _ = build_loaders(config, resolve_path(OUT) / "constant", processes=processes)
     state = build_state(config, num_steps=STEPS)

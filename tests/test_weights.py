@@ -140,10 +140,15 @@ def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_d
     monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "a.safetensors")
     overrides = {"max_train_epochs": 1, "batch_size": 1}
     monkeypatch.setattr(recipe, "RECIPE", {"preset": "smoke", "data": str(phantom_dir), "overrides": overrides})
-    for _ in range(2):  # the second finds it finished
+    for name, value in {"CONSTANT": {}, "STEPS": 5, "WARM_UP": 2, "FIRST_AVERAGED": 2}.items():
+        monkeypatch.setattr(recipe, name, value)
+    for _ in range(2):  # the second finds the training finished
         recipe.main()
-    assert load_checkpoint(tmp_path / "a.safetensors").epoch == 1
-    assert capsys.readouterr().out.count("epoch 1, validation mean Dice") == 2
+    made, trained = (load_checkpoint(tmp_path / name) for name in ("a.safetensors", "run/checkpoints/best.pt"))
+    assert made.epoch == trained.epoch == 1
+    moved = made.model["conv_final.2.conv.bias"] - trained.model["conv_final.2.conv.bias"]
+    assert torch.allclose(moved, torch.tensor(recipe.BIAS), atol=0.1), "five steps move it little"
+    assert capsys.readouterr().out.count("MB, validation mean Dice") == 2
 
 
 def test_init_gives_a_training_the_weights_of_a_checkpoint(checkpoint, capsys):
@@ -151,7 +156,7 @@ def test_init_gives_a_training_the_weights_of_a_checkpoint(checkpoint, capsys):
     expected = load_checkpoint(checkpoint).model
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.model.state_dict().items())
     assert "Weights start from" in capsys.readouterr().out
-    state = build_state(load_config("smoke"), num_steps=2)
+    state = build_state(load_config("smoke", {"seed": 1}), num_steps=2)
     assert not torch.equal(state.model.state_dict()["convInit.conv.weight"], expected["convInit.conv.weight"])
 
 
