@@ -110,8 +110,12 @@ def read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[torch.
 
     Both are (3, X, Y, Z) bool, on the scan's grid.
     """
+    return _read_predicted(case, out_dir, schema=schema), read_case(case, incomplete=True).regions
+
+
+def _read_predicted(case: Case, out_dir: Path, *, schema: LabelSchema) -> torch.Tensor:
     written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
-    return read_case(written, incomplete=True).regions, read_case(case, incomplete=True).regions
+    return read_case(written, incomplete=True).regions
 
 
 def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema: LabelSchema) -> str:
@@ -145,8 +149,9 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
 
     `schema` is the numbering of the prediction; `note` stands beside its name, e.g. `worst`.
     """
-    scan, (predicted, truth) = read_case(case, incomplete=True), read_pair(case, out_dir, schema=schema)
-    image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in (scan.image, truth, predicted))
+    scan, predicted = read_case(case, incomplete=True), _read_predicted(case, out_dir, schema=schema)
+    volumes = (scan.image, scan.regions, predicted)
+    image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in volumes)
     width, depth, height = nib.as_closest_canonical(nib.load(scan.reference)).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 

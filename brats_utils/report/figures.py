@@ -126,8 +126,7 @@ def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSche
         alone = torch.zeros_like(regions)
         alone[index] = regions[index]
         pictures[REGIONS[index].name] = _fill(flair, upright_slice(alone.numpy(), slice_idx))
-    figure, _ = _show_row(pictures, title="From labels to regions", slice_idx=slice_idx)
-    return figure
+    return _show_row(pictures, title="From labels to regions", slice_idx=slice_idx)[0]
 
 
 def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
