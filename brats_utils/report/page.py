@@ -104,20 +104,11 @@ def show_report(path: Path) -> HTML:
     return _frame(path.read_text(encoding="utf-8"), height=860)
 
 
-def show_viewer(
-    case_id: str,
-    image: torch.Tensor,
-    truth: torch.Tensor,
-    prediction: torch.Tensor | None = None,
-    *,
-    spacing_mm: Sequence[float],
-) -> HTML:
-    """Show one case in the viewer of the report, inside a notebook, where it stays when that is published.
+def show_viewer(case: ReportCase) -> HTML:
+    """Show the viewer of the report inside a notebook, where it stays when that is published.
 
-    Takes what `ReportCase` takes; without a prediction there are no buttons for it.
+    For a case without a prediction there are no buttons for it.
     """
-    x, y, z = spacing_mm
-    case = ReportCase(case_id, image, truth, torch.empty(0) if prediction is None else prediction, (x, y, z))
     empty = {"title": "", "facts": [], "tiles": [], "rule": "", "scores": [], "history": [], "figures": {}}
     return _frame(_fill_page([case], pd.DataFrame({"case_id": []}), empty), height=620)
 
