@@ -20,6 +20,7 @@ from monai.transforms import (
     SelectItemsd,
     Spacingd,
     SpatialPadd,
+    Transform,
 )
 from monai.transforms.utils import map_binary_to_indices
 from torch.nn.functional import interpolate
@@ -41,9 +42,15 @@ def explain_failure(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def read_tensors(case: Case) -> dict[str, Any]:
-    """Read a case with all its checks, as dictionary transforms take it: `case_id`, `image` and `label`."""
-    return {"case_id": case.case_id, **read_case(case).tensors}
+class ReadCase(Transform):
+    """Read a case with all its checks, as dictionary transforms take it: `case_id`, `image` and `label`.
+
+    No plain function: `CacheDataset` keeps what comes before the first step that is no `Transform`, and would keep nothing.
+    """
+
+    def __call__(self, case: Case) -> dict[str, Any]:
+        """Give what `reader.Scan.tensors` holds, and the id."""
+        return {"case_id": case.case_id, **read_case(case).tensors}
 
 
 class LabelsToRegionsd(MapTransform):
@@ -151,7 +158,7 @@ def build_preprocessing(spacing_mm: float) -> Compose:
 
 
 def build_cached_transform(spacing_mm: float) -> Compose:
-    """Build `read_tensors` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
+    """Build `ReadCase` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
 
     With it come the voxels that training patches are centred on, see `FindCentresd`.
     """
@@ -160,7 +167,7 @@ def build_cached_transform(spacing_mm: float) -> Compose:
         FindCentresd("label"),
         SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
     ]
-    return Compose([read_tensors, *build_preprocessing(spacing_mm).transforms, *compact])
+    return Compose([ReadCase(), *build_preprocessing(spacing_mm).transforms, *compact])
 
 
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema, appearance: str) -> Compose:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from brats_utils import transforms
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import MSD
 from brats_utils.loading import (
     WORKER_BYTES,
@@ -42,6 +44,16 @@ def test_every_cache_gives_the_same_cases(cases, tmp_path, cache):
     for _ in range(2):  # the second visit comes from the cache
         torch.testing.assert_close(cached[0]["image"], plain[0]["image"])
         assert torch.equal(cached[0]["label"], plain[0]["label"])
+
+
+@pytest.mark.parametrize(("cache", "reads"), [("ram", 1), ("disk", 1), ("none", 3)])
+def test_a_cached_case_is_read_once(cases, tmp_path, monkeypatch, cache, reads):
+    read = []
+    monkeypatch.setattr(transforms, "read_case", lambda case: read.append(case) or read_case(case))
+    dataset = build_patches(cases[:1], cache=cache, cache_dir=tmp_path)
+    for epoch in range(3):
+        assert dataset[epoch, 0]
+    assert len(read) == reads
 
 
 def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
