@@ -3,8 +3,8 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from brats_utils.loading import EpochBatches, derive_seed
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import explain_out_of_memory
 from brats_utils.saving.resume import TrainingState, read_losses
+from brats_utils.threads import follow_load
 
 OUT_OF_MEMORY_REMEDY = "Lower roi_size or batch_size, through `overrides`, or take a smaller preset. Checkpoints that were saved are intact."
 
@@ -111,7 +112,9 @@ def train_step(state: TrainingState, batch: Mapping[str, torch.Tensor]) -> torch
     return loss.detach()
 
 
-def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> list[float]:
+def train_epoch(
+    state: TrainingState, loader: DataLoader, *, seed: int, after_step: Callable[[], None] = lambda: None
+) -> list[float]:
     """Train on every batch of an epoch, or on those that are left of it.
 
     Order, patches and dropout follow from the seed, the epoch and the batch, so that a training that was interrupted
@@ -137,6 +140,7 @@ def train_epoch(state: TrainingState, loader: DataLoader, *, seed: int) -> list[
             case_ids.append(list(batch["case_id"]))
             if interrupted:
                 raise KeyboardInterrupt
+            after_step()
     return read_losses(state, case_ids)
 
 
@@ -184,20 +188,22 @@ def train_epochs(
     Yields:
         One result an epoch, when the state may be saved. It may be saved after a KeyboardInterrupt too.
     """
-    while state.epoch < max_epochs:
-        start = time.perf_counter()
-        losses = train_epoch(state, train_loader, seed=seed)
-        seconds = time.perf_counter() - start
-        epoch, dice, is_best = state.epoch + 1, None, False
-        if epoch % validation_intervals == 0 or epoch == max_epochs:
-            dice = validate(state, val_loader, roi_size=roi_size, spacing_mm=spacing_mm)
-            state.mean_dice = float(dice.mean())
-            is_best = state.mean_dice > state.best_dice
-            state.best_dice = max(state.best_dice, state.mean_dice)
-        result = EpochResult(epoch, losses, state.learning_rate, seconds, dice, is_best)
-        state.epoch, state.batch_losses = epoch, []
-        state.history.append(result.history_row())
-        yield result
+    computes_here = state.accelerator.device.type == "cpu"
+    with follow_load() if computes_here else nullcontext(lambda: None) as look:
+        while state.epoch < max_epochs:
+            start = time.perf_counter()
+            losses = train_epoch(state, train_loader, seed=seed, after_step=look)
+            seconds = time.perf_counter() - start
+            epoch, dice, is_best = state.epoch + 1, None, False
+            if epoch % validation_intervals == 0 or epoch == max_epochs:
+                dice = validate(state, val_loader, roi_size=roi_size, spacing_mm=spacing_mm)
+                state.mean_dice = float(dice.mean())
+                is_best = state.mean_dice > state.best_dice
+                state.best_dice = max(state.best_dice, state.mean_dice)
+            result = EpochResult(epoch, losses, state.learning_rate, seconds, dice, is_best)
+            state.epoch, state.batch_losses = epoch, []
+            state.history.append(result.history_row())
+            yield result
 
 
 @contextmanager

@@ -11,7 +11,18 @@ import brats_utils
 LIBRARY = Path(brats_utils.__file__).parent
 ROOMS = (
     *("labels", "paths", "colab", "config", "phantom", "cases", "project", "transforms", "loading", "model", "saving"),
-    *("uncertainty", "metrics", "inference", "training", "report", "evaluation", "tables", "tracking", "patients"),
+    *(
+        "uncertainty",
+        "metrics",
+        "inference",
+        "threads",
+        "training",
+        "report",
+        "evaluation",
+        "tables",
+        "tracking",
+        "patients",
+    ),
     "commands",
 )
 OUTSIDE = {"__init__", "__main__"}
