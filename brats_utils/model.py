@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from timeit import repeat
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from brats_utils.labels import CHANNELS, REGIONS
+from brats_utils.paths import say
 
 
 def build_model(*, init_filters: int, dropout_prob: float) -> SegResNet:
@@ -93,10 +95,31 @@ def explain_out_of_memory(remedy: str) -> Iterator[None]:
 
 
 def choose_device() -> torch.device:
-    """Take the GPU if there is one; of several, under `torchrun`, the one that belongs to this process."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    """Take the GPU if there is one; of several, under `torchrun`, the one that belongs to this process.
+
+    Apple's is taken if `can_train` there; if not, the CPU is, and a line says so.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("mps" if torch.backends.mps.is_available() and can_train("mps") else "cpu")
+
+
+@cache
+def can_train(device: str) -> bool:
+    """Try whether this torch has every operation of a training step on a device; which one lacks is said once."""
+    patch = torch.zeros(1, len(CHANNELS), 16, 16, 16)
+    try:
+        with torch.random.fork_rng(devices=()):
+            model = build_model(init_filters=8, dropout_prob=0.2)
+        logits = model.to(device)(patch.to(device))
+        RegionLoss(bce_weight=1.0, sigmoid=True, batch=True)(logits, torch.zeros_like(logits).bool()).backward()
+        build_optimizer(model, name="adamw", learning_rate=1e-3, weight_decay=0.0).step()
+    except (RuntimeError, TypeError) as error:
+        say(
+            f"Device: the CPU, because torch {torch.__version__} cannot train on {device}: {str(error).splitlines()[0]}"
+        )
+        return False
+    return True
 
 
 def choose_precision(device: torch.device) -> torch.dtype:

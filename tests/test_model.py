@@ -1,12 +1,14 @@
 import pytest
 import torch
 
+from brats_utils import model
 from brats_utils.model import (
     RegionLoss,
     SlicewiseGroupNorm,
     build_model,
     build_optimizer,
     build_schedule,
+    choose_device,
     choose_layout,
 )
 
@@ -70,3 +72,22 @@ def test_slicewise_norm_treats_each_image_of_a_batch_by_itself():
     expected = norm.double()(images).float()
     slicewise = SlicewiseGroupNorm(norm.float())(images.float().to(memory_format=torch.channels_last_3d))
     torch.testing.assert_close(slicewise, expected, atol=1e-4, rtol=0)
+
+
+def test_apples_gpu_is_taken_where_it_can_do_a_training_step(monkeypatch):
+    assert model.can_train("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(model, "can_train", lambda device: device == "mps")
+    assert choose_device() == torch.device("mps")
+
+
+def test_the_cpu_is_taken_and_the_reason_said_where_apples_gpu_lacks_an_operation(monkeypatch, capsys):
+    """This torch was built without any of its operations, which fails as one that lacks does."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    drawn = torch.get_rng_state()
+    model.can_train.cache_clear()
+    assert choose_device() == choose_device() == torch.device("cpu")
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert capsys.readouterr().out.count("cannot train on mps: ") == 1
+    model.can_train.cache_clear()
