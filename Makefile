@@ -27,7 +27,7 @@ test: $(INSTALLED)  ## Lint, format, types, tests, then every notebook; stops at
 	rm -rf runs/nbmake  # 04 must find what 03 makes now, not what it made last week
 	WANDB_MODE=offline TQDM_DISABLE=1 $(BIN)/pytest --nbmake --nbmake-timeout=600 --exitfirst --durations=0 notebooks
 
-bench: $(INSTALLED)  ## Measure our recipe against the classic one, about 45 minutes; `make bench ONLY=steps` for one of them
+bench: $(INSTALLED)  ## Measure our recipe against the classic one; `ONLY=steps` for one part, `ONLY=peers` for nnU-Net beside it
 	TQDM_DISABLE=1 $(BIN)/python -m benchmarks $(ONLY)
 
 weights: $(INSTALLED)  ## Train the pretrained network of the package anew, from phantoms; hours, and it goes on if interrupted

@@ -17,7 +17,7 @@ def main() -> None:
     """Train three epochs of the laptop preset; from the second on, time the wait before each batch."""
     config = load_config("laptop")
     processes = PartialState(cpu=choose_device().type == "cpu")
-    loader, *_ = build_loaders(config, FOLDER / "quality", processes=processes)
+    loader, *_ = build_loaders(config, FOLDER / "waiting", processes=processes)
     state = build_state(config, num_steps=100)
     rows: list[tuple[Any, ...]] = []
     for epoch in range(3):

@@ -6,6 +6,7 @@ Imports nothing that Colab lacks: the bootstrap cell calls `set_up` before anyth
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def set_up() -> None:
 
     There relative paths start; in Colab in its first folder, and under papermill in the folder that it was called from.
     """
+    warnings.filterwarnings("ignore", message="IProgress not found")  # we show no widgets
     if not IN_COLAB:
         if Path("01_setup.ipynb").is_file() and Path.cwd().is_relative_to(REPOSITORY):
             os.chdir(REPOSITORY)

@@ -80,7 +80,7 @@ def plot_calibration(counts: np.ndarray) -> Figure:
     for region, bins in zip(REGIONS, counts, strict=True):
         voxels, confidence, tumour = bins[bins[:, 0] > 0].T
         axis.plot(confidence / voxels, tumour / voxels, "o-", color=region.color, ms=4, label=region.name)
-    axis.set_title("Below the dots: too sure of itself", fontsize=10)
+    axis.set_title("Below the dotted line: rarer than predicted", fontsize=10)
     axis.legend(labelcolor="white", facecolor=DARK, fontsize=8)
     return figure
 

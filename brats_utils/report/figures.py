@@ -79,7 +79,7 @@ def plot_uncertainty(
     figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx)
     worst = upright_slice(spread.amax(0).numpy(), slice_idx)
     heat = axes[2].imshow(np.ma.masked_less(worst, 0.02), cmap="viridis", vmin=0, vmax=0.5)
-    figure.colorbar(heat, ax=axes[2], shrink=0.7)
+    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation")
     return figure
 
 
@@ -121,7 +121,8 @@ def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSche
     slice_idx = largest_slice(regions)
     flair = upright_slice(window_volume(image[:1]), slice_idx)[0]
     tissues = torch.stack([core & ~enhancing, whole & ~core, enhancing])  # each in the colour of the region it adds to
-    pictures = {"labels: core, edema, enhancing": _fill(flair, upright_slice(tissues.numpy(), slice_idx))}
+    title = f"labels: yellow {schema.necrotic}, blue {schema.edema}, orange {schema.enhancing}"
+    pictures = {title: _fill(flair, upright_slice(tissues.numpy(), slice_idx))}
     for index in NESTING:
         alone = torch.zeros_like(regions)
         alone[index] = regions[index]
