@@ -32,6 +32,25 @@ def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def patients(phantom_dir: Path) -> list:
+    """Scan (4D) and label of two patients, at 4 mm, RAS."""
+    import nibabel as nib
+    from scans import NAMES
+
+    return [
+        tuple(nib.load(phantom_dir / part / f"{name}.nii.gz") for part in ("imagesTr", "labelsTr")) for name in NAMES
+    ]
+
+
+@pytest.fixture(scope="session")
+def originals(patients: list, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What is seen of them where nothing is odd."""
+    from scans import look, write_msd
+
+    return list(look(write_msd(tmp_path_factory.mktemp("originals"), patients)).values())
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained network at 4 mm: enough to see that files go in and out, and that some voxels are called tumour."""
     import torch
