@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,20 @@ def real_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real scans in {path}; BRATS_REAL_DATA names another folder")
     return path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused, and give what it says."""
+    from brats_utils.commands.cli import main
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="module")
