@@ -23,6 +23,45 @@ def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
         monkeypatch.setenv(f"WANDB{kind}_DIR", str(folder))
 
 
+@pytest.fixture
+def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chatter, and no mode from outside."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, quiet_wandb: None) -> Iterator:
+    """A stand-in for W&B's server that the client takes for the real one; it must have understood all it was asked."""
+    import wandb
+    from wandb_server import WandbServer
+
+    key = 20 * "b2"
+    server = WandbServer(key)
+    settings = {"API_KEY": key, "BASE_URL": server.url, "HTTP_TIMEOUT": "1"}
+    for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER"):  # do not wait half a minute between attempts
+        settings |= {f"X_{client}_RETRY_WAIT_MIN_SECONDS": "0.1", f"X_{client}_RETRY_WAIT_MAX_SECONDS": "0.5"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.delenv("WANDB_FINISH_TIMEOUT", raising=False)
+    wandb.teardown()
+    yield server
+    server.connected = True
+    if wandb.run is not None:
+        wandb.run.finish()
+    wandb.teardown()
+    server.stop()
+    assert not server.unknown
+
+
+@pytest.fixture
+def state() -> object:
+    """A small training that has not begun."""
+    from tiny_training import make_state
+
+    return make_state()
+
+
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six labelled synthetic cases at 4 mm, in the layout of MSD; shared by all tests, so do not write into it."""
