@@ -75,12 +75,6 @@ def test_scans_of_a_patient_beside_folders_of_others_are_refused(tmp_path):
         find_cases(tmp_path, labelled=False)
 
 
-def test_two_patients_of_one_name_in_different_folders_are_told_apart(tmp_path):
-    write_files(tmp_path / "HGG/A", *FOUR)
-    write_files(tmp_path / "LGG/A", *FOUR)
-    assert [images[0].parent for images in find_scans(tmp_path).values()] == [tmp_path / "HGG/A", tmp_path / "LGG/A"]
-
-
 def test_other_sequences_and_what_the_system_leaves_are_no_scans(tmp_path):
     write_files(tmp_path / "A", *FOUR, "t2_flair_bias", "adc", "swi", "brain_mask")
     (tmp_path / ".ipynb_checkpoints").mkdir()
@@ -90,12 +84,13 @@ def test_other_sequences_and_what_the_system_leaves_are_no_scans(tmp_path):
     }
 
 
-def test_a_label_belongs_to_the_patient_of_that_whole_name(tmp_path):
-    for name in ("A1", "A10"):
-        for word in ("flair", "t1", "t1gd", "t2", "seg"):
-            (tmp_path / f"{name}_{word}.nii.gz").touch()
+@pytest.mark.parametrize("names", [("A1", "A10"), ("A", "A_2")], ids=str)
+@pytest.mark.parametrize("scans", [("",), tuple(f"_{name}" for name in FOUR)], ids=["4D", "four files"])
+def test_a_label_belongs_to_the_patient_of_that_whole_name(tmp_path, names, scans):
+    for name in names:
+        write_files(tmp_path, *(f"{name}{word}" for word in (*scans, "_seg")))
     found = {case.case_id: case.label.name for case in find_cases(tmp_path, schema=MSD)}
-    assert found == {"A1": "A1_seg.nii.gz", "A10": "A10_seg.nii.gz"}
+    assert found == {name: f"{name}_seg.nii.gz" for name in names}
 
 
 def test_a_4d_file_with_a_number_is_no_file_of_nnunet(tmp_path):
@@ -114,11 +109,12 @@ def test_four_files_whose_names_say_no_channel_are_refused(tmp_path, names):
         find_scans(tmp_path)
 
 
-def test_patients_in_folders_of_one_name_are_all_called_by_the_folder_above_too(tmp_path):
-    write_files(tmp_path / "P1/v1", *FOUR)
-    write_files(tmp_path / "P0/v1", *FOUR)
+@pytest.mark.parametrize("homes", [("P0/v1", "P1/v1"), ("HGG/A", "LGG/A")], ids=str)
+def test_patients_in_folders_of_one_name_are_all_called_by_the_folder_above_too(tmp_path, homes):
+    for home in reversed(homes):
+        write_files(tmp_path / home, *FOUR)
     found = {name: images[0].parent for name, images in find_scans(tmp_path).items()}
-    assert found == {"P0_v1": tmp_path / "P0/v1", "P1_v1": tmp_path / "P1/v1"}
+    assert found == {home.replace("/", "_"): tmp_path / home for home in homes}
 
 
 def test_a_session_called_post_is_no_contrast_agent(tmp_path):
@@ -132,12 +128,6 @@ def test_subject_and_session_name_a_patient_also_without_a_folder_anat(tmp_path)
     for subject in ("sub-1", "sub-2"):
         write_files(tmp_path / subject / "ses-1", *(f"{subject}_ses-1_{name}" for name in FOUR))
     assert list(find_scans(tmp_path)) == ["sub-1_ses-1", "sub-2_ses-1"]
-
-
-def test_the_label_of_a_4d_file_is_not_that_of_a_shorter_name(tmp_path):
-    write_files(tmp_path, "A", "A_seg", "A_2", "A_2_seg")
-    found = {case.case_id: case.label.name for case in find_cases(tmp_path, schema=MSD)}
-    assert found == {"A": "A_seg.nii.gz", "A_2": "A_2_seg.nii.gz"}
 
 
 @pytest.mark.parametrize(

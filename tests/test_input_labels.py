@@ -78,7 +78,9 @@ def test_a_label_that_is_nearly_whole_numbers_is_those_numbers(patients, origina
     assert warnings_of(tmp_path) == ""
 
 
-@pytest.mark.parametrize(("value", "shown"), [(1.002, "1.002"), (2.0011, "2.0011"), (0.5, "0.5"), (np.nan, "nan")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.002, "1.002"), (2.0011, "2.0011"), (0.5, "0.5"), (np.nan, "nan"), (np.inf, "inf")]
+)
 def test_a_label_further_off_is_refused_with_its_digits(patients, tmp_path, value, shown):
     def put(values):
         values = values.astype(np.float64)

@@ -60,14 +60,6 @@ def test_a_label_of_which_much_lies_in_air_is_warned_of(case, in_air):
     assert ("of the label lie in air" in " ".join(read_case(case).warnings)) == in_air
 
 
-def test_an_infinite_label_is_refused(case):
-    values = LABELS.astype(np.float32)
-    values[0, 0, 0] = np.inf
-    nib.save(nib.Nifti1Image(values, LPS), case.label)
-    with pytest.raises(LabelError, match=r"found label values \[inf\] that are no whole numbers"):
-        read_case(case)
-
-
 def test_rounding_in_a_header_is_no_other_grid(case):
     nib.save(nib.Nifti1Image(LABELS, LPS + 1e-3), case.label)
     assert torch.equal(read_case(case).regions, TRUTH)
