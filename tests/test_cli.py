@@ -36,7 +36,7 @@ def test_predict_writes_labels_on_the_grid_of_the_scan(phantom_dir, checkpoint, 
     assert set(np.unique(labels.dataobj)) <= {0, 1, 2, 3}
 
 
-def test_predict_says_what_it_removed_and_keeps_it_on_request(phantom_dir, checkpoint, tmp_path, monkeypatch, capsys):
+def test_predict_says_what_it_removed_and_keeps_it_on_request(checkpoint, tmp_path, monkeypatch, capsys):
     def predict(predictor, case, out_dir, **how):
         removed = {"pieces": 0 if predictor.keep_small else 2, "ml": 0.0 if predictor.keep_small else 0.5, "ET_ml": 0.0}
         return {"warnings": [], "volumes_ml": {}, "label_schema": "msd", "removed": removed}

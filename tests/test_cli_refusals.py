@@ -15,7 +15,7 @@ def test_a_phantom_of_impossible_numbers_is_refused(tmp_path, refused, option, v
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_earlier_evaluation_is_not_overwritten_unasked(phantom_dir, checkpoint, tmp_path, refused):
+def test_an_earlier_evaluation_is_not_overwritten_unasked(checkpoint, tmp_path, refused):
     (tmp_path / "cases.csv").write_text("mine")
     command = ("evaluate", "--checkpoint", checkpoint, "--data", tmp_path / "none", "--out", tmp_path)
     assert "found the cases.csv of an earlier evaluation, expected none" in refused(*command)

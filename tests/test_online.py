@@ -166,7 +166,7 @@ def test_project_and_entity_of_the_environment_hold_for_runs_and_artifacts(serve
     assert server.runs[inference.id].used == [f"{training.id}-checkpoint:v0"]
 
 
-def test_in_a_sweep_the_training_alone_is_the_trial(server, tmp_path, state, monkeypatch):
+def test_in_a_sweep_the_training_alone_is_the_trial(server, tmp_path, monkeypatch):
     for name, value in {"RUN_ID": "trial1", "SWEEP_ID": "sweep1", "PROJECT": "searched"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     ids = {}
@@ -182,7 +182,7 @@ def test_in_a_sweep_the_training_alone_is_the_trial(server, tmp_path, state, mon
     assert {server.runs[run_id].project for run_id in ids.values()} == {"searched"}
 
 
-def test_offline_run_is_synced_complete_with_its_resumption(server, tmp_path, dataset, state, case, capsys):
+def test_offline_run_is_synced_complete_with_its_resumption(server, tmp_path, state, case, capsys):
     run = start(tmp_path)
     run.log({DATA_TABLE: build_data_table([case], margin=0)})
     train(run, state, tmp_path, epochs=(1, 2))

@@ -79,7 +79,7 @@ def test_server_that_stays_away_ends_the_run_with_a_line_that_uploads_it(server,
     assert load_checkpoint(tmp_path / "last.pt").epoch == 2
 
 
-def test_tampered_download_is_refused(server, tmp_path, state, monkeypatch):
+def test_tampered_download_is_refused(server, tmp_path, state):
     run = start_online(tmp_path)
     train(run, state, tmp_path, epochs=(1,))
     finish_run(run)
