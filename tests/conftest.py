@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+pytest.register_assert_rewrite("scans")  # so that its asserts show both sides, as those of tests do
+
 
 @pytest.fixture(autouse=True)
 def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
