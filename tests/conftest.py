@@ -2,13 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+pytest.register_assert_rewrite("scans")  # so that its asserts show both sides, as those of tests do
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +25,70 @@ def no_wandb_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
         monkeypatch.setenv(f"WANDB{kind}_DIR", str(folder))
 
 
+@pytest.fixture
+def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chatter, and no mode from outside."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, quiet_wandb: None) -> Iterator:
+    """A stand-in for W&B's server that the client takes for the real one; it must have understood all it was asked."""
+    import wandb
+    from wandb_server import WandbServer
+
+    key = 20 * "b2"
+    server = WandbServer(key)
+    settings = {"API_KEY": key, "BASE_URL": server.url, "HTTP_TIMEOUT": "1"}
+    for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER"):  # do not wait half a minute between attempts
+        settings |= {f"X_{client}_RETRY_WAIT_MIN_SECONDS": "0.1", f"X_{client}_RETRY_WAIT_MAX_SECONDS": "0.5"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.delenv("WANDB_FINISH_TIMEOUT", raising=False)
+    wandb.teardown()
+    yield server
+    server.connected = True
+    if wandb.run is not None:
+        wandb.run.finish()
+    wandb.teardown()
+    server.stop()
+    assert not server.unknown
+
+
+@pytest.fixture
+def state() -> object:
+    """A small training that has not begun."""
+    from tiny_training import make_state
+
+    return make_state()
+
+
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six labelled synthetic cases at 4 mm, in the layout of MSD; shared by all tests, so do not write into it."""
     from brats_utils.phantom.dataset import generate_dataset  # here, so that tests without data start without torch
 
     return generate_dataset(tmp_path_factory.mktemp("phantom") / "dataset", num_training=6, spacing_mm=4.0, seed=0)
+
+
+@pytest.fixture(scope="session")
+def patients(phantom_dir: Path) -> list:
+    """Scan (4D) and label of two patients, at 4 mm, RAS."""
+    import nibabel as nib
+    from scans import NAMES
+
+    return [
+        tuple(nib.load(phantom_dir / part / f"{name}.nii.gz") for part in ("imagesTr", "labelsTr")) for name in NAMES
+    ]
+
+
+@pytest.fixture(scope="session")
+def originals(patients: list, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What is seen of them where nothing is odd."""
+    from scans import look, write_msd
+
+    return list(look(write_msd(tmp_path_factory.mktemp("originals"), patients)).values())
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +124,20 @@ def real_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real scans in {path}; BRATS_REAL_DATA names another folder")
     return path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused, and give what it says."""
+    from brats_utils.commands.cli import main
+
+    def run(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="module")

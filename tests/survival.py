@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_training import ROI, make_cases, make_loaders, make_state
+from tiny_training import ROI, make_cases, make_loaders, make_state
 
 from brats_utils import training
 from brats_utils.saving import resume

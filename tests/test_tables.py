@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from wandb_log import read_artifacts, read_records
+from wandb_log import read_artifacts, read_records, run_folder
 
 from brats_utils.labels import REGIONS
 from brats_utils.report.slices import upright_slice, window_volume
@@ -37,8 +37,7 @@ def log_and_read(tmp_path, name, table):
     run = start_run(job_type="dataset", mode="offline", output_dir=tmp_path, config={})
     run.log({name: table})
     finish_run(run)
-    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    (artifact,) = read_artifacts(read_records(folder))
+    (artifact,) = read_artifacts(read_records(run_folder(tmp_path)))
     files = {entry.path: entry.local_path for entry in artifact.manifest.contents}
     content = json.loads(Path(files[f"{name}.table.json"]).read_text())
     return content["columns"], content["data"], files

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from wandb_log import read_history, read_records
+from wandb_log import read_history, read_records, run_folder
 
 ONE = (sys.executable,)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -23,8 +23,8 @@ def train(command, data, out_dir, *, batch_size, launcher=""):
 
 
 def read_losses(out_dir):
-    (folder,) = (out_dir / "wandb").glob("offline-run-*")
-    return [row["batch/train_loss"] for row in read_history(read_records(folder)) if "batch/train_loss" in row]
+    rows = read_history(read_records(run_folder(out_dir)))
+    return [row["batch/train_loss"] for row in rows if "batch/train_loss" in row]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import make_state
+from tiny_training import make_state
 
 import brats_utils
 from brats_utils import colab

@@ -9,6 +9,12 @@ from wandb.proto.wandb_internal_pb2 import Record
 BLOCK, HEADER = 32 * 1024, 7
 
 
+def run_folder(output_dir: Path) -> Path:
+    """The folder of the one offline run below an output folder."""
+    (folder,) = (output_dir / "wandb").glob("offline-run-*")
+    return folder
+
+
 def read_records(folder: Path) -> list[Record]:
     """Read a run folder, once it is complete: `finish()` may return a little before the last record is written."""
     (path,) = folder.glob("*.wandb")

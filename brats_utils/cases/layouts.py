@@ -1,29 +1,20 @@
-"""Which files of a folder are whose: every layout that readers have, told apart by what lies there."""
+"""Which files of a folder are whose: every layout that readers have; those without a dataset.json are in `folders`."""
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering, without_channel
+from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering
+from brats_utils.cases.folders import Found, Images, list_patients, stem_of, volumes_of
 from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
 from brats_utils.paths import display_path, say
-
-PREDICTED = ("segmentation", "regions", "probabilities", "uncertainty")
-"""Volumes that `predict` writes. Beside its `prediction.json` they are neither scans nor labels."""
 
 LAYOUTS = (
     "MSD (dataset.json, 4D files), nnU-Net v1 or v2 (dataset.json, files ending in _0000 to _0003), BraTS (a folder a "
     "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w), BIDS (sub-*/anat), or 4D files"
 )
-Images = tuple[Path | None, ...]
-Found = tuple[str, Images, list[Path]]
-"""Id, scans and labels."""
-
-MAX_DEPTH = 3
-"""How far below a folder patients are looked for: BraTS 2017 to 2019 has HGG and LGG, BIDS has sessions."""
 
 
 def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: bool = True) -> list[Case]:
@@ -53,7 +44,7 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
             "labels are, expected one beside them. Copy it from where the data came from."
         )
     else:
-        layout, found = _list_patients(folder)
+        layout, found = list_patients(folder)
     if not found:
         raise CaseError(f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.")
     heading = f"{display_path(folder)}: {layout}, {len(found)} case{'s' * (len(found) != 1)}"
@@ -136,8 +127,8 @@ def _borrow_document(folder: Path) -> dict[str, Any]:
 def _name_entry(images: Images, label: Path | None) -> str:
     """Name a case of a dataset.json: after its 4D file or, where there are several, its label."""
     if len(images) == 1:
-        return _stem(_first(images))
-    return _stem(label) if label else re.sub(r"_\d{4}$", "", _stem(_first(images)))
+        return stem_of(_first(images))
+    return stem_of(label) if label else re.sub(r"_\d{4}$", "", stem_of(_first(images)))
 
 
 def _first(images: Images) -> Path:
@@ -155,10 +146,10 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             entries = [(entry["images"], entry.get("label")) for entry in document["dataset"].values()]
         else:
             ending = str(document.get("file_ending", ".nii.gz"))
-            labels = _volumes_of(folder / "labelsTr")
-            entries = [(f"imagesTr/{_stem(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
+            labels = volumes_of(folder / "labelsTr")
+            entries = [(f"imagesTr/{stem_of(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
             number = re.compile(rf"_000[0-3]{re.escape(ending)}$")  # any of them: the first may be missing
-            paths = [path for place in ("imagesTr", "imagesTs", ".") for path in _volumes_of(folder / place)]
+            paths = [path for place in ("imagesTr", "imagesTs", ".") for path in volumes_of(folder / place)]
             numbered = [path.relative_to(folder).as_posix() for path in paths if number.search(path.name)]
             others = dict.fromkeys(number.sub(ending, path) for path in numbered)
             entries += [(image, None) for image in others if image not in dict(entries)]
@@ -173,7 +164,7 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
 def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> Images:
     """One 4D file, or the files of nnU-Net in the order of `CHANNELS`."""
     if len(images) == 1:
-        stem, ending = _stem(images[0]), images[0].name.removeprefix(_stem(images[0]))
+        stem, ending = stem_of(images[0]), images[0].name.removeprefix(stem_of(images[0]))
         split = [images[0].with_name(f"{stem}_{index:04d}{ending}") for index in range(len(channels))]
         if not any(path.is_file() for path in split):
             if channels != list(CHANNELS) and images[0].is_file():
@@ -189,7 +180,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
             )
         numbered = {channel: path for channel, path in zip(channels, split, strict=True) if path.is_file()}
         return tuple(map(numbered.get, CHANNELS))
-    said = [channel_of(_stem(path)) for path in images]
+    said = [channel_of(stem_of(path)) for path in images]
     if len(images) != len(channels) or (None not in said and said != list(channels)):
         raise CaseError(
             f"{name}: found the files {[path.name for path in images]} of a case, expected one a channel, in the order "
@@ -198,134 +189,10 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
     return tuple(map(dict(zip(channels, images, strict=True)).get, CHANNELS))
 
 
-def _list_patients(folder: Path) -> tuple[str, list[Found]]:
-    """The patients of a folder without dataset.json: in folders of their own, as files side by side, or a single one."""
-    patients = sorted(_find_patients(folder, MAX_DEPTH), key=lambda patient: patient[1])
-    homes: dict[str, Path] = {}
-    found: list[Found] = []
-    for name, home, images, labels in patients:
-        elsewhere = any(name == other and home.parent != place.parent for other, place, _, _ in patients)
-        case_id = "_".join((*home.parent.relative_to(folder).parts, name)) if elsewhere else name
-        if case_id in homes:
-            raise CaseError(
-                f"{display_path(homes[case_id])} and {display_path(home)}: found two patients of the name {case_id}, "
-                "expected one. Rename one of them, or move it elsewhere."
-            )
-        homes[case_id] = home
-        found.append((case_id, images, labels))
-    if all(len(images) == 1 for _, images, _ in found):
-        return "4D files", found
-    return "BIDS" if any(home.name == "anat" for home in homes.values()) else "four files a patient", found
-
-
-def _find_patients(folder: Path, depth: int) -> Iterator[tuple[str, Path, Images, list[Path]]]:
-    """Name, place, scans and labels of each patient, sorted by place."""
-    scans, labels = _scans_and_labels(folder)
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
-    if _has_channels(folder):
-        below = next(filter(_has_channels, folders), None)
-        if below:
-            raise CaseError(
-                f"{display_path(folder)}: found scans of one patient, and scans of others in {below.name}, expected one or "
-                "the other: which do you mean? Name the patient's own folder, or move the scans into one."
-            )
-        groups = _group_scans(scans)
-        if len(groups) > 1:  # several patients side by side
-            for name, files in groups.items():
-                yield name, files[0], _order_scans(files), _labels_of(name, labels, groups)
-        else:
-            yield _name_folder(folder), folder, _order_scans(scans), labels + _derived_labels(folder)
-        return
-    names = [_stem(path) for path in scans]
-    for path in scans:
-        yield _stem(path), path, (path,), labels if len(scans) == 1 else _labels_of(_stem(path), labels, names)
-    if any(path.name.startswith("sub-") for path in folders):  # BIDS: neither derivatives nor code
-        folders = [path for path in folders if path.name.startswith("sub-")]
-    elif folder.name.startswith(("sub-", "ses-")):  # nor diffusion or function
-        folders = [path for path in folders if path.name.startswith("ses-") or path.name == "anat"]
-    for path in folders:
-        if (path / "dataset.json").is_file():
-            raise CaseError(
-                f"{display_path(folder)}: found a data set in {path.name}. Name that folder, and not this one."
-            )
-        inside, beside = _scans_and_labels(path)
-        if ((path / "prediction.json").exists() or (path / "cases.csv").exists()) and not inside:
-            continue  # what `predict` and `evaluate` write
-        if _has_channels(path) or (depth > 1 and not inside and any(below.is_dir() for below in path.iterdir())):
-            yield from _find_patients(path, depth - 1)
-        elif len(inside) == len(CHANNELS):
-            raise CaseError(
-                f"{display_path(path)}: found {', '.join(scan.name for scan in inside)}, whose names do not say which channel "
-                f"each is, expected last words such as {', '.join(CHANNELS)}. Rename them."
-            )
-        else:
-            yield _name_folder(path), path, tuple(inside), beside
-
-
-def _has_channels(folder: Path) -> bool:
-    return any(channel_of(_stem(path)) for path in _volumes_of(folder))
-
-
-def _group_scans(scans: Sequence[Path]) -> dict[str, list[Path]]:
-    """Scans by what stands before the name of the channel, where that gives a whole patient or several of three; else all."""
-    groups: dict[str, list[Path]] = {}
-    for path in scans:
-        if channel_of(_stem(path)):
-            groups.setdefault(without_channel(_stem(path)), []).append(path)
-    counts = [len({channel_of(_stem(path)) for path in files}) for files in groups.values()]
-    return groups if len(CHANNELS) in counts or counts.count(len(CHANNELS) - 1) > 1 else {"": list(scans)}
-
-
-def _name_folder(home: Path) -> str:
-    """Name a patient after the folder; in BIDS after subject and session."""
-    path = Path(os.path.abspath(home))  # a link keeps its own name
-    entities = [part for part in path.parts if part.startswith(("sub-", "ses-"))]
-    return "_".join(entities) if entities and path.name.startswith(("anat", "ses-")) else path.name
-
-
-def _order_scans(scans: Sequence[Path]) -> Images:
-    """The four scans of a patient in the order of `CHANNELS`; None keeps the place of what is missing."""
-    found = {channel: [path for path in scans if channel_of(_stem(path)) == channel] for channel in CHANNELS}
-    return tuple(path for name in CHANNELS for path in found[name] or (None,))
-
-
-def _derived_labels(home: Path) -> list[Path]:
-    """Labels that BIDS keeps apart from the scans, in `derivatives`."""
-    root = next((parent.parent for parent in home.resolve().parents if parent.name.startswith("sub-")), None)
-    if root is None or home.name != "anat":
-        return []
-    folders = root.glob(f"derivatives/*/{home.resolve().relative_to(root)}")
-    return sorted(path for folder in folders for path in _scans_and_labels(folder)[1])
-
-
-def _volumes_of(folder: Path) -> list[Path]:
-    """NIfTI files, without our own predictions and the `._` files that macOS leaves beside each."""
-    ours = {f"{kind}.nii.gz" for kind in PREDICTED} if (folder / "prediction.json").exists() else set()
-    paths = (path for path in folder.glob("*") if path.name.lower().endswith((".nii", ".nii.gz")) and path.is_file())
-    return sorted(path for path in paths if not path.name.startswith(".") and path.name not in ours)
-
-
-def _scans_and_labels(folder: Path) -> tuple[list[Path], list[Path]]:
-    volumes = _volumes_of(folder)
-    labels = {p for p in volumes if not channel_of(_stem(p)) and re.search(r"(?<![a-z])(seg|dseg[^a-z])", p.name, re.I)}
-    return [path for path in volumes if path not in labels], sorted(labels)
-
-
-def _labels_of(name: str, labels: Sequence[Path], names: Iterable[str]) -> list[Path]:
-    """Labels named like a patient with more after it; A10_seg is not A1's, nor A_2_seg A's where there is an A_2."""
-    rivals = [other for other in names if len(other) > len(name)]
-    starts = [re.compile(rf"{re.escape(text)}[^a-zA-Z0-9]") for text in (name, *rivals)]
-    return [p for p in labels if starts[0].match(p.name) and not any(start.match(p.name) for start in starts[1:])]
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-
-
 def _tell_apart(paths: Sequence[Path], folder: Path) -> list[str]:
     """Make ids from what differs among paths: `p1` and `p2` of `p1/image.nii.gz` and `p2/image.nii.gz`."""
     starts = (folder if path.is_relative_to(folder) else path.anchor for path in paths)  # it may be on another drive
-    parts = [(*path.relative_to(start).parent.parts, _stem(path)) for path, start in zip(paths, starts, strict=True)]
+    parts = [(*path.relative_to(start).parent.parts, stem_of(path)) for path, start in zip(paths, starts, strict=True)]
     if len({len(part) for part in parts}) > 1:
         return ["_".join(part) for part in parts]
     differs = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
