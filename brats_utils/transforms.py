@@ -9,6 +9,7 @@ from monai.transforms import (
     DeleteItemsd,
     EnsureTyped,
     GaussianSmooth,
+    Lambda,
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
@@ -160,7 +161,8 @@ def build_cached_transform(spacing_mm: float) -> Compose:
         FindCentresd("label"),
         SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
     ]
-    return Compose([read_tensors, *build_preprocessing(spacing_mm).transforms, *compact])
+    # a bare function would be the first step that `CacheDataset` does not keep
+    return Compose([Lambda(read_tensors), *build_preprocessing(spacing_mm).transforms, *compact])
 
 
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema, appearance: str) -> Compose:

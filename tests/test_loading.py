@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import MSD
 from brats_utils.loading import (
     WORKER_BYTES,
@@ -42,6 +43,17 @@ def test_every_cache_gives_the_same_cases(cases, tmp_path, cache):
     for _ in range(2):  # the second visit comes from the cache
         torch.testing.assert_close(cached[0]["image"], plain[0]["image"])
         assert torch.equal(cached[0]["label"], plain[0]["label"])
+
+
+@pytest.mark.parametrize(("cache", "readings"), [("ram", 2), ("disk", 2), ("none", 4)])
+def test_a_cache_reads_each_case_once(cases, tmp_path, monkeypatch, cache, readings):
+    read = []
+    monkeypatch.setattr("brats_utils.transforms.read_case", lambda case: read.append(case) or read_case(case))
+    parts = {"cached": build_cached_transform(4.0), "on_the_fly": build_eval_transform(MSD)}
+    dataset = build_dataset(cases[:2], **parts, cache=cache, cache_dir=tmp_path)
+    for index in (0, 1, 0, 1):
+        dataset[index]
+    assert len(read) == readings
 
 
 def test_disk_cache_of_another_spacing_is_not_reused(cases, tmp_path):
