@@ -128,7 +128,8 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
     """Turn integer labels into the three overlapping regions.
 
     `labels` is (X, Y, Z) or (1, X, Y, Z), of any integer or float dtype, with values of the schema. Gives (3, X, Y, Z)
-    bool, channels in the order of `REGIONS`.
+    bool, channels in the order of `REGIONS`. MONAI's `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is
+    written for other numberings than MSD's, with either value of its `et_label` (Project-MONAI/tutorials, issue 1355).
     """
     volume = labels[0] if labels.ndim == 4 else labels
     masks = ([volume == value for value in values] for values in schema.region_values)

@@ -1,6 +1,7 @@
 """From files to tensors: the part that never changes (done once and cached) and the random part."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from monai.transforms import (
     EnsureTyped,
     GaussianSmooth,
     Lambda,
+    Lambdad,
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
@@ -45,22 +47,6 @@ def explain_failure(error: BaseException) -> str:
 def read_tensors(case: Case) -> dict[str, Any]:
     """Read a case with all its checks, as dictionary transforms take it: `case_id`, `image` and `label`."""
     return {"case_id": case.case_id, **read_case(case).tensors}
-
-
-class LabelsToRegionsd(MapTransform):
-    """Replace the integer label by the regions TC, WT and ET.
-
-    MONAI's `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is written for other
-    numberings than MSD's, with either value of its `et_label` (Project-MONAI/tutorials, issue 1355).
-    """
-
-    def __init__(self, keys: str, schema: LabelSchema) -> None:
-        super().__init__(keys)
-        self.schema = schema
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn (1, X, Y, Z) labels into (3, X, Y, Z) bool regions, channels in the order of `REGIONS`."""
-        return {**data, **{key: labels_to_regions(data[key], self.schema) for key in self.key_iterator(data)}}
 
 
 class FindCentresd(MapTransform):
@@ -194,7 +180,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
             DeleteItemsd(CENTRES),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
-            LabelsToRegionsd("label", schema),
+            Lambdad("label", partial(labels_to_regions, schema=schema), track_meta=False),
             *(classic if appearance == "classic" else [RandAppearanced("image")]),  # both give float32
         ]
     )  # fmt: skip
@@ -203,5 +189,9 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
 def build_eval_transform(schema: LabelSchema) -> Compose:
     """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
     return Compose(
-        [DeleteItemsd(CENTRES), LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)]
+        [
+            DeleteItemsd(CENTRES),
+            Lambdad("label", partial(labels_to_regions, schema=schema), track_meta=False),
+            EnsureTyped("image", dtype=torch.float32),
+        ]
     )
