@@ -7,6 +7,7 @@ sequences are simulated (`image`). It looks like BraTS and is not: no number mea
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,18 +126,19 @@ def generate_dataset(
         raise ValueError(
             f"Found seed {seed} and {num_training} cases, expected a seed of 0 or more and one case at least. Correct them."
         )
-    num_cases, document = num_training + num_test, _describe(num_training, num_test, spacing_mm, seed)
+    document = _describe(num_training, num_test, spacing_mm, seed)
+    entries = [*document["training"], *({"image": path} for path in document["test"])]
     if root.exists() and any(root.iterdir()):
         _check_same(root, document)
         return root
-    print(f"Generating {num_cases} synthetic cases at {spacing_mm:g} mm.", flush=True)
+    print(f"Generating {len(entries)} synthetic cases at {spacing_mm:g} mm.", flush=True)
     partial = root.with_name(f".part-{os.getpid()}-{root.name}")
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (partial / folder).mkdir(parents=True)
     try:
-        jobs = (delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_cases))
+        jobs = (delayed(_write_case)(partial, entry, seed, i, spacing_mm) for i, entry in enumerate(entries))
         workers = Parallel(n_jobs=cpu_count(), return_as="generator")
-        for _ in tqdm(workers(jobs), desc="Phantom", total=num_cases):
+        for _ in tqdm(workers(jobs), desc="Phantom", total=len(entries)):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         partial.replace(root)
@@ -145,26 +147,20 @@ def generate_dataset(
     return root
 
 
-def _case_name(case_idx: int) -> str:
-    """File name of a case, counted from 1 as in MSD."""
-    return f"PHANTOM_{case_idx + 1:03d}.nii.gz"
-
-
-def _write_case(root: Path, seed: int, case_idx: int, spacing_mm: float, labelled: bool) -> None:
-    """Generate one case and write its files."""
+def _write_case(root: Path, entry: Mapping[str, str], seed: int, case_idx: int, spacing_mm: float) -> None:
+    """Generate one case and write its files: `entry` says where under `root` its image goes, and its label, if it has one."""
     case = generate_case(seed, case_idx, spacing_mm=spacing_mm)
-    files = [("imagesTr" if labelled else "imagesTs", case.image)] + ([("labelsTr", case.label)] if labelled else [])
-    for folder, volume in files:
-        image = nib.Nifti1Image(volume, case.affine)
+    for part, path in entry.items():
+        image = nib.Nifti1Image(getattr(case, part), case.affine)
         image.header.set_xyzt_units("mm")
         image.set_sform(case.affine, code=1)
         image.set_qform(case.affine, code=1)
-        nib.save(image, root / folder / _case_name(case_idx))
+        nib.save(image, root / path)
 
 
 def _describe(num_training: int, num_test: int, spacing_mm: float, seed: int) -> dict[str, Any]:
     """The dataset.json; keys and spelling as in MSD's own, plus `phantom`."""
-    names = [_case_name(i) for i in range(num_training + num_test)]
+    names = [f"PHANTOM_{number:03d}.nii.gz" for number in range(1, num_training + num_test + 1)]
     return {
         "name": "BRATS",
         "description": "Synthetic gliomas in synthetic brains: for learning, never for medicine",
