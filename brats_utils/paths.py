@@ -49,12 +49,15 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        raise _explain_write(error, path) from error
-    except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error):  # how torch.save says that the disk is full
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):  # torch.save, of a full disk
             raise
-        raise _explain_write(OSError(str(error).splitlines()[0]), path) from error
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise OSError(
+            getattr(error, "errno", None) or 0,
+            f"{display_path(path)} could not be written: {reason}. Nothing half-written was kept, and what was there before "
+            "still is. Free some space, or choose another output_dir",
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -64,13 +67,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _explain_write(error: OSError, path: Path) -> OSError:
-    """The same error, with what to do about it."""
-    reason = error.strerror or str(error)
-    return type(error)(
-        error.errno or 0,
-        f"{display_path(path)} could not be written: {reason}. Nothing half-written was kept, and what was there before "
-        "still is. Free some space, or choose another output_dir",
-    )
