@@ -65,16 +65,12 @@ def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequenc
     tissue = values != 0
     brain = int(np.count_nonzero(np.logical_or.reduce(tissue)))
     volume = brain * float(np.prod(spacing_mm)) / 1000
-    if volume > BRAIN_ML[1]:
-        yield (
-            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Is the "
-            "skull still there? Strip it first, for instance with HD-BET or SynthStrip."
-        )
-    elif volume < BRAIN_ML[0]:
-        yield (
-            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Either "
-            "most of it was not scanned, or the voxel size in the header is wrong."
-        )
+    least, most = BRAIN_ML
+    if not least <= volume <= most:
+        skull = "Is the skull still there? Strip it first, for instance with HD-BET or SynthStrip."
+        part = "Either most of it was not scanned, or the voxel size in the header is wrong."
+        found = f"Found {volume:.0f} mL that are not air, expected a brain of {least} to {most} mL."
+        yield f"{found} {skull if volume > most else part}"
     for index, channel in enumerate(names):
         cut = 1 - int(np.count_nonzero(tissue[index])) / brain
         if cut > 0.02:
