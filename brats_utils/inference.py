@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -67,8 +67,7 @@ class Prediction:
         regions: (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT.
         brain: (X, Y, Z) bool, where any channel is not air.
         expected_dice: by region, how far the prediction trusts itself: see `uncertainty.expected_dice`.
-        voxel_ml: volume of a voxel in mL.
-        sought: by region, whether it was looked for; ET is not without T1gd.
+        volumes_ml: of each region, in mL; NaN where it was not looked for, as ET without T1gd.
         removed: as too small: `pieces` of tumour, their volume `ml`, and `ET_ml` of ET gone with them or called core.
     """
 
@@ -78,15 +77,8 @@ class Prediction:
     regions: torch.Tensor
     brain: torch.Tensor
     expected_dice: dict[str, float]
-    voxel_ml: float
-    sought: tuple[bool, ...] = (True,) * len(REGIONS)
-    removed: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def volumes_ml(self) -> dict[str, float]:
-        """Volume of each region in mL; NaN where it was not looked for."""
-        found = zip(REGIONS, self.regions, self.sought, strict=True)
-        return {r.name: float(mask.sum()) * self.voxel_ml if sought else math.nan for r, mask, sought in found}
+    volumes_ml: dict[str, float]
+    removed: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -199,17 +191,21 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     if count > 1:
         spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    sought = tuple(region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS)
+    sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
     every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
     every &= torch.tensor(sought)[:, None, None, None]
     regions = clean_regions(every, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
     _, tumour, enhancing = every & ~regions
     pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
     removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
+    volumes_ml = {
+        region.name: float(mask.sum()) * voxel_ml if looked_for else math.nan
+        for region, mask, looked_for in zip(REGIONS, regions, sought, strict=True)
+    }
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml, sought, removed)
+    return Prediction(probabilities, spread, labels, regions, brain, expected, volumes_ml, removed)
 
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:

@@ -87,7 +87,7 @@ def test_a_whole_evaluation_takes_the_place_of_the_earlier_one(case, earlier, mo
     def know_the_truth(predictor, scan):
         trust = {region.name: 1.0 for region in REGIONS}
         brain = torch.ones(SHAPE, dtype=torch.bool)
-        return Prediction(scan.regions.float(), None, scan.label, scan.regions, brain, trust, voxel_ml=1.0)
+        return Prediction(scan.regions.float(), None, scan.label, scan.regions, brain, trust, volumes_ml={}, removed={})
 
     monkeypatch.setattr(evaluation, "predict_scan", know_the_truth)
     table = evaluate_cases(None, [case], earlier)
