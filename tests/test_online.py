@@ -23,7 +23,6 @@ from brats_utils.tracking import (
     finish_run,
     log_checkpoint,
     log_dataset,
-    log_predictions,
     resolve_mode,
     start_run,
 )
@@ -145,7 +144,7 @@ def test_the_whole_tutorial_online(server, tmp_path, dataset, state, case, capsy
     inference.log({PREDICTION_TABLE: build_prediction_table([case], margin=0)})
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "case.nii.gz").write_bytes(b"labels")
-    log_predictions(inference, tmp_path / "predictions")
+    inference.log_artifact(tmp_path / "predictions", name=f"{inference.id}-predictions", type="predictions")
     finish_run(inference)
     stored = server.runs[inference.id]
     assert stored.used == ["phantom:v0", f"{training.id}-checkpoint:v0"]

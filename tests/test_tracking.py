@@ -15,7 +15,6 @@ from brats_utils.tracking import (
     finish_run,
     log_checkpoint,
     log_dataset,
-    log_predictions,
     resolve_mode,
     start_run,
 )
@@ -291,7 +290,7 @@ def test_disabled_mode_runs_the_same_calls(tmp_path, checkpoint):
     run.log({"batch/train_loss": 1.0})
     log_dataset(run, tmp_path, split_path=tmp_path / "split.json")
     log_checkpoint(run, checkpoint, epoch=1, mean_dice=0.5, is_best=True)
-    log_predictions(run, tmp_path)
+    run.log_artifact(tmp_path, name=f"{run.id}-predictions", type="predictions")  # as notebook 04 does
     assert fetch_checkpoint(run, "", local_path=checkpoint, root=tmp_path) == checkpoint
     finish_run(run)
 
