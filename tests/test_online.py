@@ -14,9 +14,10 @@ from wandb_server import WandbServer
 
 from brats_utils.labels import REGIONS
 from brats_utils.model import build_model, build_optimizer, build_schedule
+from brats_utils.report.page import ReportCase
 from brats_utils.saving.checkpoints import load_checkpoint
 from brats_utils.saving.resume import TrainingError, TrainingState, save_progress
-from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, TableCase, build_data_table, build_prediction_table
+from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, build_data_table, build_prediction_table
 from brats_utils.tracking import (
     alert_divergence,
     fetch_checkpoint,
@@ -73,7 +74,7 @@ def state():
 def case():
     truth, prediction = torch.zeros(2, 3, 12, 10, 9, dtype=torch.bool)
     truth[1, 2:8, 2:8, 3:6] = truth[0, 3:6, 3:6, 3:5] = prediction[1, 2:8, 2:7, 3:6] = True
-    return TableCase("val", 0, torch.randn(4, 12, 10, 9), truth, prediction)
+    return "val", 0, ReportCase("zero", torch.randn(4, 12, 10, 9), truth, prediction, (1.0, 1.0, 1.0))
 
 
 def start(tmp_path, job_type="train", *, mode="online", **settings):

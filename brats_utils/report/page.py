@@ -38,7 +38,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class ReportCase:
-    """One case for the viewer.
+    """One case for the viewer, or for a W&B table.
 
     Attributes:
         case_id: as in the table of scores.
