@@ -139,8 +139,8 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
 def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
     """Turn three regions back into one integer label a voxel; the result is nested by construction.
 
-    Written from the outside in, WT then TC then ET, so that a voxel called ET but not WT still
-    counts as tumour. Source: region-based training in nnU-Net (Isensee 2021, arXiv 2011.00848).
+    Written from the outside in, WT then TC then ET, as in the region-based training of nnU-Net (Isensee 2021, arXiv
+    2011.00848): a voxel called ET but not WT still counts as tumour.
 
     `regions` is (3, X, Y, Z) bool, channels in the order of `REGIONS`. Gives (X, Y, Z) uint8 in the numbering of the
     schema; its cyst and cavity are not written, for no region tells them apart.
