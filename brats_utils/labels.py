@@ -28,19 +28,12 @@ class LabelError(ValueError):
 
 @dataclass(frozen=True)
 class Region:
-    """One of the overlapping targets that BraTS scores.
+    """One of the overlapping targets that BraTS scores."""
 
-    Attributes:
-        name: short name used in code and reports.
-        title: name of the overlay in tables, as W&B users know it.
-        metric: suffix of the metric `validation/mean_dice_<metric>`.
-        color: hex colour of this region in every figure (Okabe-Ito, colour-blind safe).
-    """
-
-    name: str
-    title: str
-    metric: str
-    color: str
+    name: str  # short name used in code and reports
+    title: str  # name of the overlay in tables, as W&B users know it
+    metric: str  # suffix of the metric `validation/mean_dice_<metric>`
+    color: str  # hex colour of this region in every figure (Okabe-Ito, colour-blind safe)
 
 
 TC = Region("TC", "Tumor-Core", "tumor_core", "#F0E442")
@@ -52,23 +45,14 @@ REGIONS = (TC, WT, ET)
 
 @dataclass(frozen=True)
 class LabelSchema:
-    """Which integer stands for which tissue in a label file.
+    """Which integer stands for which tissue in a label file."""
 
-    Attributes:
-        name: value of the setting `label_schema`.
-        edema: peritumoural edema (ED).
-        necrotic: necrotic and non-enhancing tumour core (NCR/NET).
-        enhancing: gadolinium-enhancing tumour (ET).
-        cyst: cystic part of the core, where it is told apart.
-        cavity: what surgery left, filled with fluid: no tumour.
-    """
-
-    name: str
-    edema: int
-    necrotic: int
-    enhancing: int
-    cyst: int | None = None
-    cavity: int | None = None
+    name: str  # value of the setting `label_schema`
+    edema: int  # peritumoural edema (ED)
+    necrotic: int  # necrotic and non-enhancing tumour core (NCR/NET)
+    enhancing: int  # gadolinium-enhancing tumour (ET)
+    cyst: int | None = None  # cystic part of the core, where it is told apart
+    cavity: int | None = None  # what surgery left, filled with fluid: no tumour
 
     @property
     def tissues(self) -> dict[int, str]:

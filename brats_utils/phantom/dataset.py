@@ -30,17 +30,11 @@ VERSION = 4
 
 @dataclass(frozen=True)
 class PhantomCase:
-    """One synthetic patient.
+    """One synthetic patient."""
 
-    Attributes:
-        image: (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is air.
-        label: (X, Y, Z) uint8, schema `labels.MSD`.
-        affine: (4, 4) float64, voxel to mm, RAS+.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    affine: np.ndarray
+    image: np.ndarray  # (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is air
+    label: np.ndarray  # (X, Y, Z) uint8, schema `labels.MSD`
+    affine: np.ndarray  # (4, 4) float64, voxel to mm, RAS+
 
 
 def generate_case(seed: int, case_idx: int, *, spacing_mm: float = 2.0) -> PhantomCase:
