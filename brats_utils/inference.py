@@ -58,52 +58,30 @@ FLIPS = tuple(
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction on the voxel grid of the scan it was made from.
+    """A prediction on the voxel grid of the scan it was made from; channels and regions in the order of `REGIONS`."""
 
-    Attributes:
-        probabilities: (3, X, Y, Z) float32, channels in the order of `REGIONS`; 0 outside the brain's box.
-        spread: (3, X, Y, Z) float32, standard deviation of the probability among flips and networks; None with one of each.
-        labels: (X, Y, Z) uint8, nested by construction.
-        regions: (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT.
-        brain: (X, Y, Z) bool, where any channel is not air.
-        expected_dice: by region, how far the prediction trusts itself: see `uncertainty.expected_dice`.
-        volumes_ml: of each region, in mL; NaN where it was not looked for, as ET without T1gd.
-        removed: as too small: `pieces` of tumour, their volume `ml`, and `ET_ml` of ET gone with them or called core.
-    """
-
-    probabilities: torch.Tensor
-    spread: torch.Tensor | None
-    labels: torch.Tensor
-    regions: torch.Tensor
-    brain: torch.Tensor
-    expected_dice: dict[str, float]
-    volumes_ml: dict[str, float]
-    removed: dict[str, float]
+    probabilities: torch.Tensor  # (3, X, Y, Z) float32; 0 outside the brain's box
+    spread: torch.Tensor | None  # likewise, their standard deviation among flips and networks; None with one of each
+    labels: torch.Tensor  # (X, Y, Z) uint8, nested by construction
+    regions: torch.Tensor  # (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT
+    brain: torch.Tensor  # (X, Y, Z) bool, where any channel is not air
+    expected_dice: dict[str, float]  # by region, how far it trusts itself: see `uncertainty.expected_dice`
+    volumes_ml: dict[str, float]  # by region, in mL; NaN where it was not looked for, as ET without T1gd
+    removed: dict[str, float]  # as too small: `pieces` of tumour, their volume `ml`, `ET_ml` of ET gone or called core
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """One network or several, and the settings that turn scans into labels with them.
+    """One network or several, and the settings that turn scans into labels with them."""
 
-    Attributes:
-        models: networks in evaluation mode, on one device; their probabilities are averaged.
-        spacing_mm: voxel size they were trained at.
-        roi_size: sliding window in voxels.
-        schema: numbering wanted for the labels.
-        precision: dtype for autocast; float32 means none.
-        flips: average over all eight mirrored versions of the image too. Eight times slower.
-        guess_enhancing: call enhancing tumour also without T1gd, which alone shows it.
-        keep_small: keep what `clean_regions` takes for noise.
-    """
-
-    models: tuple[nn.Module, ...]
-    spacing_mm: float
-    roi_size: tuple[int, int, int]
-    schema: LabelSchema
-    precision: torch.dtype = torch.float32
-    flips: bool = False
-    guess_enhancing: bool = False
-    keep_small: bool = False
+    models: tuple[nn.Module, ...]  # networks in evaluation mode, on one device; their probabilities are averaged
+    spacing_mm: float  # voxel size they were trained at
+    roi_size: tuple[int, int, int]  # sliding window in voxels
+    schema: LabelSchema  # numbering wanted for the labels
+    precision: torch.dtype = torch.float32  # dtype for autocast; float32 means none
+    flips: bool = False  # average over all eight mirrored versions of the image too. Eight times slower
+    guess_enhancing: bool = False  # call enhancing tumour also without T1gd, which alone shows it
+    keep_small: bool = False  # keep what `clean_regions` takes for noise
 
 
 def build_predictor(

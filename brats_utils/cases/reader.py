@@ -30,25 +30,15 @@ MAX_LISTED = 5  # cases whose warnings are printed
 
 @dataclass(frozen=True)
 class Scan:
-    """One case, read and checked.
+    """One case, read and checked."""
 
-    Attributes:
-        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air.
-        brain: the box around all that is not air, in voxels.
-        reference: the file whose grid that is.
-        warnings: what looks wrong but does not forbid to use it, one sentence each.
-        label: (X, Y, Z) uint8 on the same grid; None without.
-        numbering: of the label.
-        missing: the channel that is not there and 0 everywhere.
-    """
-
-    image: MetaTensor
-    brain: tuple[slice, ...]
-    reference: Path
-    warnings: tuple[str, ...]
-    label: torch.Tensor | None = None
-    numbering: LabelSchema | None = None
-    missing: str | None = None
+    image: MetaTensor  # (4, X, Y, Z) float32 on the files' own grid, channels in the order of `CHANNELS`, 0 in air
+    brain: tuple[slice, ...]  # the box around all that is not air, in voxels
+    reference: Path  # the file whose grid that is
+    warnings: tuple[str, ...]  # what looks wrong but does not forbid to use it, one sentence each
+    label: torch.Tensor | None = None  # (X, Y, Z) uint8 on the same grid; None without
+    numbering: LabelSchema | None = None  # of the label
+    missing: str | None = None  # the channel that is not there and 0 everywhere
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:

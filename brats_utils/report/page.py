@@ -38,23 +38,14 @@ RULE = (
 
 @dataclass(frozen=True)
 class ReportCase:
-    """One case for the viewer, or for a W&B table.
+    """One case for the viewer, or for a W&B table; channels and regions in the order of `CHANNELS` and `REGIONS`."""
 
-    Attributes:
-        case_id: as in the table of scores.
-        image: (4, X, Y, Z) float, RAS, any scale; 0 is air.
-        truth: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
-        prediction: (3, X, Y, Z) bool; without an element where there is none.
-        spacing_mm: size of a voxel along X, Y and Z.
-        note: a few words beside its name, e.g. `worst`.
-    """
-
-    case_id: str
-    image: torch.Tensor
-    truth: torch.Tensor
-    prediction: torch.Tensor
-    spacing_mm: tuple[float, float, float]
-    note: str = ""
+    case_id: str  # as in the table of scores
+    image: torch.Tensor  # (4, X, Y, Z) float, RAS, any scale; 0 is air
+    truth: torch.Tensor  # (3, X, Y, Z) bool
+    prediction: torch.Tensor  # (3, X, Y, Z) bool; without an element where there is none
+    spacing_mm: tuple[float, float, float]  # size of a voxel along X, Y and Z
+    note: str = ""  # a few words beside its name, e.g. `worst`
 
     def __post_init__(self) -> None:
         shape = self.image.shape[1:]
