@@ -36,17 +36,6 @@ def find_air(channel: np.ndarray) -> float | None:
     return value if np.ptp(channel[np.abs(channel - value) > most]) > 0 else None
 
 
-def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
-    """Warn where many voxels share the highest value."""
-    highest = channel.max() or channel[channel < 0].max()  # 0 is air
-    share = np.count_nonzero(channel == highest) / np.count_nonzero(channel)
-    if share > 0.001:
-        yield (
-            f"{name}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner or "
-            "in a conversion. Bright tissue has lost its contrast."
-        )
-
-
 def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequence[float]) -> Iterator[str]:
     """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence.
 
@@ -75,6 +64,13 @@ def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequenc
         cut = 1 - int(np.count_nonzero(tissue[index])) / brain
         if cut > 0.02:
             yield f"{channel}: {100 * cut:.0f}% of the brain are 0 here but not in other channels; its view is cut."
+        highest = values[index].max() or values[index][values[index] < 0].max()  # 0 is air
+        share = np.count_nonzero(values[index] == highest) / np.count_nonzero(tissue[index])
+        if share > 0.001:
+            yield (
+                f"{channel}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner "
+                "or in a conversion. Bright tissue has lost its contrast."
+            )
     yield from _find_swaps(values, names, np.logical_and.reduce(tissue))
 
 
