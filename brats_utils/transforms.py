@@ -49,17 +49,15 @@ def read_tensors(case: Case) -> dict[str, Any]:
     return {"case_id": case.case_id, **read_case(case).tensors}
 
 
-class FindCentresd(MapTransform):
+def find_centres(case: Mapping[str, Any]) -> dict[str, Any]:
     """Remember where patches may be centred: flat indices of tumour and of other voxels, spread evenly.
 
-    Done once and cached, because searching a whole label for each patch costs more than the patch.
+    Done once and cached, because searching a whole label for each patch costs more than the patch. Adds both keys of
+    `CENTRES`, (at most `MAX_CENTRES`,) int64 each, to a case with a (1, X, Y, Z) label.
     """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add both keys of `CENTRES`, (at most `MAX_CENTRES`,) int64 each, to a (1, X, Y, Z) label."""
-        found = map_binary_to_indices(data[self.keys[0]])
-        thin = [voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), MAX_CENTRES)).long()] for voxels in found]
-        return {**data, **dict(zip(CENTRES, thin, strict=True))}
+    found = map_binary_to_indices(case["label"])
+    thin = [voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), MAX_CENTRES)).long()] for voxels in found]
+    return {**case, **dict(zip(CENTRES, thin, strict=True))}
 
 
 class RandAppearanced(MapTransform, Randomizable):
@@ -140,14 +138,14 @@ def build_preprocessing(spacing_mm: float) -> Compose:
 def build_cached_transform(spacing_mm: float) -> Compose:
     """Build `read_tensors` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
 
-    With it come the voxels that training patches are centred on, see `FindCentresd`.
+    With it come the voxels that training patches are centred on, see `find_centres`.
     """
     compact = [
         EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
-        FindCentresd("label"),
+        Lambda(find_centres),
         SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
     ]
-    # a bare function would be the first step that `CacheDataset` does not keep
+    # a bare function instead of a `Lambda` would be the first step that `CacheDataset` does not keep
     return Compose([Lambda(read_tensors), *build_preprocessing(spacing_mm).transforms, *compact])
 
 
