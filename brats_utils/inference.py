@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
@@ -50,9 +50,7 @@ WINDOWS_AT_ONCE = 2
 
 Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batch 1 needs 20,480 numbers a slice stack."""
 
-FLIPS = tuple(
-    tuple(axis for axis, turn in zip((2, 3, 4), turns, strict=True) if turn) for turns in product((0, 1), repeat=3)
-)
+FLIPS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))
 """All eight ways to mirror a (B, C, X, Y, Z) image, the first of them not at all."""
 
 
