@@ -5,14 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-
-def _find_repository() -> Path:
-    """Look for the notebooks above this package; where it is installed apart from them, in and above the working folder."""
-    places = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
-    return next((place for place in places if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
-
-
-REPOSITORY = _find_repository()
+PLACES = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
+REPOSITORY = next((place for place in PLACES if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
+"""Where the notebooks are: above this package; where it is installed apart from them, in or above the working folder."""
 
 DRIVE_PREFIX = "drive:"
 
