@@ -188,8 +188,7 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
         return
     keys = ("phantom", "numTraining", "numTest")
     expected = {key: document[key] for key in keys}
-    readable = isinstance(found, dict)
-    what = {key: found.get(key) for key in keys} if readable else "files but no readable dataset.json"
+    what = {key: found.get(key) for key in keys} if isinstance(found, dict) else "files but no readable dataset.json"
     raise FileExistsError(
         f"{root}: found {what}, expected {expected}. "
         "Choose another folder, or move this one elsewhere to have it generated again."

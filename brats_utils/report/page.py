@@ -50,10 +50,8 @@ class ReportCase:
     def __post_init__(self) -> None:
         shape = self.image.shape[1:]
         for name, count in (("image", 4), ("truth", 3), ("prediction", 3)):
-            if name == "prediction" and not self.prediction.numel():
-                continue
             found, expected = tuple(getattr(self, name).shape), (count, *shape)
-            if found != expected:
+            if found != expected and not (name == "prediction" and found == (0,)):
                 raise ValueError(
                     f"{self.case_id}: found {name} of shape {found}, expected {expected}. "
                     "Give image, truth and prediction on one grid."
