@@ -1,4 +1,8 @@
-"""Scoring a predictor on labelled cases, at the scans' own resolution."""
+"""Scoring a predictor on labelled cases, at the scans' own resolution.
+
+`evaluate_cases` leaves its predictions in a folder. The functions that take it, `out_dir`, and a `schema` read them
+there; that is the numbering they are written in.
+"""
 
 import json
 import os
@@ -34,7 +38,7 @@ NUM_VIEWED = 3
 
 
 def predict_case(predictor: Predictor, case: Case, scan: Scan) -> tuple[Prediction, Row]:
-    """Predict a labelled case that was read; gives also its row of `metrics.score_row`, with `expected_dice_<region>`."""
+    """Predict a labelled case that was read; gives also its `metrics.score_row`, with `expected_dice_<region>`."""
     prediction = predict_scan(predictor, scan)
     row = score_row(case.case_id, prediction.regions, scan.regions, spacing_mm=scan.spacing_mm)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
@@ -102,7 +106,7 @@ def rank_cases(table: pd.DataFrame) -> list[str]:
 
 
 def _read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[Scan, torch.Tensor]:
-    """Read a labelled case, and the regions on its grid that `evaluate_cases` predicted, written in the numbering `schema`."""
+    """Read a labelled case, and the regions on its grid that were predicted."""
     written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
     return read_case(case, incomplete=True), read_case(written, incomplete=True).regions
 
@@ -114,7 +118,7 @@ def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema
     Each case gets one of its own, at the start or the end of its id: `folder/references/00001-000_<case_id>.nii.gz` and
     `folder/predictions/<case_id>_00001-000.nii.gz`, in the numbering `brats2023`: cysts as core, cavities not at all.
 
-    `schema` numbers the predictions. A folder that is not empty is an `OSError`. Gives the command that scores it.
+    A folder that is not empty is an `OSError`. Gives the command that scores it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".part-", dir=folder.parent) as name:
@@ -135,10 +139,7 @@ def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema
 
 
 def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "") -> ReportCase:
-    """Load scan, truth and prediction of a case for pictures, turned to RAS; `evaluate_cases` has written to `out_dir`.
-
-    `schema` is the numbering of the prediction; `note` stands beside its name, e.g. `worst`.
-    """
+    """Load scan, truth and prediction of a case for pictures, turned to RAS; `note` stands beside its name: `worst`."""
     scan, predicted = _read_pair(case, out_dir, schema=schema)
     volumes = (scan.image, scan.regions, predicted)
     image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in volumes)
@@ -147,11 +148,7 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
 
 
 def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema: LabelSchema) -> Path:
-    """Write `summary.png` (box plots, then the worst cases) and `report.html` with the worst cases in its viewer.
-
-    `evaluate_cases` has scored the cases and written to `out_dir`; `schema` is the numbering of its predictions. Gives
-    the path of the report.
-    """
+    """Write `summary.png` (box plots, then the worst cases) and `report.html`, which has the worst in its viewer."""
     table, summary, calibration = read_evaluation(out_dir)
     by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
     viewed = [

@@ -208,8 +208,8 @@ def clean_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = 
         keep_small: nest them only.
 
     Returns:
-        (3, X, Y, Z) bool, ET within TC within WT, as `labels.regions_to_labels` nests them; small ET counts as core that
-        does not enhance.
+        (3, X, Y, Z) bool, ET within TC within WT, as `labels.regions_to_labels` nests them; small ET counts as core
+        that does not enhance.
     """
     if not keep_small:
         components, _ = ndimage.label(regions.any(0).numpy(), np.ones((3, 3, 3)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PLACES = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
 REPOSITORY = next((place for place in PLACES if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
-"""Where the notebooks are: above this package; where it is installed apart from them, in or above the working folder."""
+"""Where the notebooks are: above this package, or, where it is installed apart, in or above the working folder."""
 
 DRIVE_PREFIX = "drive:"
 

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 MAX_SHIFT_VOXELS = 0.1
-"""A volume whose corners are this near to those of a grid lies on it: headers of different programs differ by rounding."""
+"""A volume whose corners are this near to those of a grid lies on it: headers of programs differ by rounding."""
 
 
 def find_box(mask: torch.Tensor) -> tuple[slice, ...]:

@@ -13,10 +13,10 @@ for header in (nib.Nifti1Header, nib.Nifti2Header):
 
 
 def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Read a NIfTI file: its header, and its voxels as they are scaled, without trailing axes of length 1 after the third.
+    """Read a NIfTI file: its header, and its voxels as they are scaled, without axes of length 1 after the third.
 
     Raises:
-        CaseError: the file is missing, damaged or no NIfTI, its header gives the voxels no place, or they are no numbers.
+        CaseError: a file that is missing, damaged or no NIfTI, a header without a place for the voxels, or no numbers.
     """
     name = display_path(path)
     if not path.is_file():

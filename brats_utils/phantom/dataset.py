@@ -142,7 +142,7 @@ def generate_dataset(
 
 
 def _write_case(root: Path, entry: Mapping[str, str], seed: int, case_idx: int, spacing_mm: float) -> None:
-    """Generate one case and write its files: `entry` says where under `root` its image goes, and its label, if it has one."""
+    """Generate one case and write its files: `entry` says where under `root` its `image` goes, and its `label`."""
     case = generate_case(seed, case_idx, spacing_mm=spacing_mm)
     for part, path in entry.items():
         image = nib.Nifti1Image(getattr(case, part), case.affine)
