@@ -87,10 +87,7 @@ def build_predictor(
 ) -> Predictor:
     """Rebuild the networks of one checkpoint or several, on the best device and precision of the machine.
 
-    Args:
-        checkpoints: trained at one voxel size and window.
-        flips: see `Predictor`.
-        schema: numbering wanted for the labels; by default that of the training.
+    For `flips` see `Predictor`; `schema` is the numbering wanted for the labels, by default that of the training.
 
     Raises:
         CheckpointError: if they were trained for different voxel sizes, windows or numberings, lack a setting, or do not load.

@@ -128,10 +128,8 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
 def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomplete: bool = False) -> None:
     """Read every case once, so that what cannot be used is refused before anything long begins, and say the warnings.
 
-    Args:
-        cases: what to check.
-        remembered: a file that keeps what was found; a case whose files have not changed since is not read again.
-        incomplete: see `read_case`.
+    The file `remembered` keeps what was found; a case whose files have not changed since is not read again. For
+    `incomplete` see `read_case`.
 
     Raises:
         CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
