@@ -157,7 +157,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
 }  # fmt: skip
 
-
 FINE_TUNING = dict(initial_learning_rate=3e-4, max_train_epochs=150, validation_intervals=25)
 """Of a training whose weights start from trained ones: with 8 cases for it and `laptop`'s batch of 4, 300 steps."""
 

@@ -17,8 +17,8 @@ from brats_utils.labels import REGIONS
 Row = dict[str, float | int | bool | str]
 Summary = dict[str, float | int | None]
 
-PUBLISHED = ("dice", "hd95_mm", "sensitivity", "specificity", "lesion_dice", "lesion_hd95_mm")
-METRICS = dict.fromkeys(PUBLISHED, "BraTS 2023") | {
+METRICS = {
+    **dict.fromkeys(("dice", "hd95_mm", "sensitivity", "specificity", "lesion_dice", "lesion_hd95_mm"), "BraTS 2023"),
     "lesion_f1": "ours, on lesions of BraTS 2023",
     "nsd": "BraTS 2026",
     "volume_error_ml": "ours",

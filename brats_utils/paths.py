@@ -9,18 +9,16 @@ PLACES = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
 REPOSITORY = next((place for place in PLACES if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
 """Where the notebooks are: above this package, or, where it is installed apart, in or above the working folder."""
 
-DRIVE_PREFIX = "drive:"
-
 
 def resolve_path(path: str | Path) -> Path:
     """Make a path absolute; a relative one starts in the working folder, as in the shell.
 
     Notebooks work in the repository's folder, see `colab.set_up`. In Colab `drive:folder` is a folder of Google Drive, which is mounted when it is first asked for.
     """
-    if str(path).startswith(DRIVE_PREFIX):
+    if str(path).startswith("drive:"):
         from brats_utils.colab import mount_drive
 
-        return mount_drive(str(path).removeprefix(DRIVE_PREFIX))
+        return mount_drive(str(path).removeprefix("drive:"))
     return Path(str(path)).expanduser().absolute()  # papermill takes a name such as 2026 for a number
 
 

@@ -44,7 +44,6 @@ SEQUENCES = {
 }  # fmt: skip
 """Keys are `labels.CHANNELS`."""
 
-
 VESSELS = {  # course in MNI mm, right side; radius in mm
     "choroid plexus": (((4, 0, 14), (12, -20, 18), (20, -36, 14), (25, -40, 6), (30, -28, -10)), 2.0),
     "glomus": (((21, -38, 12), (25, -41, 6)), 3.5),
