@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from brats_utils.labels import SCHEMAS
 
-SIZE_DIVISOR = 8
-"""SegResNet halves its input three times. Source: `blocks_down` (1, 2, 2, 4) in Myronenko 2018, arXiv 1810.11654."""
+Side = Annotated[int, Field(ge=16, multiple_of=8)]
+"""Of a patch in voxels. SegResNet halves it three times (`blocks_down` in Myronenko 2018, arXiv 1810.11654)."""
 
 COARSEST_MM = 8
 """Largest voxel size to work at: a lesion is then a voxel or two."""
 
-RoiSize = tuple[int, int, int]
+RoiSize = tuple[Side, Side, Side]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -87,13 +87,6 @@ class Config(BaseModel):
     """Where the outcome of the deterministic transforms is kept."""
     phantom_cases: Annotated[int, Field(ge=3)] = 40
     """Labelled cases to generate where `data` is the phantom."""
-
-    @field_validator("roi_size", "inference_roi_size")
-    @classmethod
-    def _fits_the_network(cls, roi_size: RoiSize) -> RoiSize:
-        if any(size < 2 * SIZE_DIVISOR or size % SIZE_DIVISOR for size in roi_size):
-            raise ValueError(f"each side must be a multiple of {SIZE_DIVISOR} and at least {2 * SIZE_DIVISOR}")
-        return roi_size
 
     @field_validator("label_schema")
     @classmethod
