@@ -156,7 +156,11 @@ def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema
         for rank, case_id in enumerate(worst)
     ]
     spread = render_png(plot_scores(table))
-    worst_first = [plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}") for v in viewed]
+    worst_first = [
+        plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}")
+        for v in viewed
+        if v.prediction is not None
+    ]
     with replacing(out_dir / "summary.png") as temporary:
         stack_figures([spread, *(render_png(figure) for figure in worst_first)]).save(temporary, "PNG")
     return build_report(

@@ -84,7 +84,7 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
     table = wandb.Table(columns=[*ROW_HEADER, *header])
     _say_slices(margin, stride)
     for split, index, case in tqdm(cases, desc="Prediction table"):
-        if not case.prediction.numel():
+        if case.prediction is None:
             raise ValueError(
                 f"{split} case {index}: found no prediction, expected one for this table. Give one, or use build_data_table."
             )

@@ -123,4 +123,4 @@ def test_floats_are_refused_because_wandb_would_cut_them_off(case):
 
 def test_case_without_prediction_is_refused(case):
     with pytest.raises(ValueError, match="found no prediction"):
-        build_prediction_table([("val", 0, replace(case, prediction=torch.empty(0)))])
+        build_prediction_table([("val", 0, replace(case, prediction=None))])
