@@ -5,6 +5,7 @@ step, float32, Adam, Dice without smoothing. Its labels are put right, because t
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from monai.data import Dataset
@@ -15,6 +16,7 @@ from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
     EnsureTyped,
+    Lambdad,
     LoadImaged,
     NormalizeIntensityd,
     Orientationd,
@@ -28,8 +30,7 @@ from monai.transforms import (
 from torch.utils.data import DataLoader
 
 from brats_utils.cases.case import Case
-from brats_utils.labels import LabelSchema
-from brats_utils.transforms import LabelsToRegionsd
+from brats_utils.labels import LabelSchema, labels_to_regions
 
 BOTH = ("image", "label")
 ROI_SIZE_MM = (224, 224, 144)
@@ -47,7 +48,7 @@ def build_transform(spacing_mm: float, roi_size: Sequence[int], *, schema: Label
         EnsureChannelFirstd("image"),
         EnsureChannelFirstd("label"),
         EnsureTyped(BOTH),
-        LabelsToRegionsd("label", schema),
+        Lambdad("label", partial(labels_to_regions, schema=schema)),
         Orientationd(BOTH, axcodes="RAS", labels=None),
         Spacingd(BOTH, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest")),
     ]

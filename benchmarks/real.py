@@ -20,6 +20,7 @@ from tqdm import tqdm
 from benchmarks.common import describe_machine, print_table
 from brats_utils.cases.case import Case
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.evaluation import evaluate_cases, predict_case, view_case
 from brats_utils.inference import Predictor, build_predictor
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
@@ -156,7 +157,8 @@ def leave_out(predictor: Predictor, cases: Sequence[Case], channels: Sequence[st
         fewer = [replace(case, images=some) for case, some in zip(cases, images, strict=True)]
         for guess in (False, True) if channel == "T1gd" else (False,):
             asked = replace(predictor, guess_enhancing=guess)
-            summary = summarise_scores([predict_case(asked, c)[1] for c in tqdm(fewer, desc=f"Without {channel}")])
+            bar = tqdm(fewer, desc=f"Without {channel}")
+            summary = summarise_scores([predict_case(asked, c, read_case(c, incomplete=True))[1] for c in bar])
             means = [summary[region.name]["dice_where_present"] for region in REGIONS]
             note = {"T1gd": ", ET guessed" if guess else ", ET not called"}.get(channel, "")
             rows.append((channel + note, *("–" if mean is None else f"{mean:.2f}" for mean in means)))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -10,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from brats_utils.labels import SCHEMAS
 
-SIZE_DIVISOR = 8
-"""SegResNet halves its input three times. Source: `blocks_down` (1, 2, 2, 4) in Myronenko 2018, arXiv 1810.11654."""
+Side = Annotated[int, Field(ge=16, multiple_of=8)]
+"""Of a patch in voxels. SegResNet halves it three times (`blocks_down` in Myronenko 2018, arXiv 1810.11654)."""
 
 COARSEST_MM = 8
 """Largest voxel size to work at: a lesion is then a voxel or two."""
 
-RoiSize = tuple[int, int, int]
+RoiSize = tuple[Side, Side, Side]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -27,7 +26,7 @@ def name_phantom(spacing_mm: object, num_cases: object, seed: object) -> str:
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown or impossible."""
+    """A setting of a run, or a parameter of a notebook, that is unknown or impossible."""
 
 
 class Config(BaseModel):
@@ -88,13 +87,6 @@ class Config(BaseModel):
     """Where the outcome of the deterministic transforms is kept."""
     phantom_cases: Annotated[int, Field(ge=3)] = 40
     """Labelled cases to generate where `data` is the phantom."""
-
-    @field_validator("roi_size", "inference_roi_size")
-    @classmethod
-    def _fits_the_network(cls, roi_size: RoiSize) -> RoiSize:
-        if any(size < 2 * SIZE_DIVISOR or size % SIZE_DIVISOR for size in roi_size):
-            raise ValueError(f"each side must be a multiple of {SIZE_DIVISOR} and at least {2 * SIZE_DIVISOR}")
-        return roi_size
 
     @field_validator("label_schema")
     @classmethod
@@ -158,9 +150,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
 }  # fmt: skip
 
-
 FINE_TUNING = dict(initial_learning_rate=3e-4, max_train_epochs=150, validation_intervals=25)
 """Of a training whose weights start from trained ones: with 8 cases for it and `laptop`'s batch of 4, 300 steps."""
+
+
+def read_yaml(name: str, text: str) -> Any:
+    """Read the value of the setting or parameter `name` as papermill would; a `ConfigError` where it is no YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(
+            f"{name}: found {text!r}, which is no YAML ({problem}). Expected a number, a text or {{name: value}}; put "
+            "quotes around text with signs in it."
+        ) from None
 
 
 def load_config(
@@ -187,20 +190,15 @@ def load_config(
     if preset not in PRESETS:
         raise ConfigError(f"preset: found {preset!r}, expected one of {', '.join(PRESETS)}.")
     if isinstance(overrides, str):
-        overrides = _read_yaml(overrides)
+        overrides = read_yaml("overrides", overrides)
+    if not isinstance(overrides, Mapping | None):
+        raise ConfigError(f"overrides: found {overrides!r}, expected settings such as {{max_train_epochs: 3}}.")
     named = {"dataset_dir": data, "checkpoint_dir": output_dir and f"{output_dir}/checkpoints", "init": init}
     given = {str(name): value for name, value in (overrides or {}).items()} | {k: v for k, v in named.items() if v}
     try:
         return Config(**PRESETS[preset] | (FINE_TUNING if given.get("init") else {}) | given)
     except ValidationError as error:
         raise ConfigError(f"Preset {preset!r} with these overrides is not valid:\n{_in_plain_words(error)}") from None
-
-
-def _read_yaml(text: str) -> Mapping[str, Any]:
-    with suppress(yaml.YAMLError):
-        if isinstance(read := yaml.safe_load(text or "{}"), Mapping):
-            return read
-    raise ConfigError(f"overrides: found the text {text!r}, expected settings such as {{max_train_epochs: 3}}.")
 
 
 def _in_plain_words(error: ValidationError) -> str:

@@ -1,4 +1,8 @@
-"""Scoring a predictor on labelled cases, at the scans' own resolution."""
+"""Scoring a predictor on labelled cases, at the scans' own resolution.
+
+`evaluate_cases` leaves its predictions in a folder. The functions that take it, `out_dir`, and a `schema` read them
+there; that is the numbering they are written in.
+"""
 
 import json
 import os
@@ -33,14 +37,10 @@ NUM_VIEWED = 3
 """How many of the worst cases to show."""
 
 
-def predict_case(predictor: Predictor, case: Case) -> tuple[Prediction, Row]:
-    """Predict a labelled case; gives also its row of `metrics.score_row`, with `expected_dice_<region>` beside it."""
-    return _score_scan(predictor, case.case_id, read_case(case, incomplete=True))
-
-
-def _score_scan(predictor: Predictor, case_id: str, scan: Scan) -> tuple[Prediction, Row]:
+def predict_case(predictor: Predictor, case: Case, scan: Scan) -> tuple[Prediction, Row]:
+    """Predict a labelled case that was read; gives also its `metrics.score_row`, with `expected_dice_<region>`."""
     prediction = predict_scan(predictor, scan)
-    row = score_row(case_id, prediction.regions, scan.regions, spacing_mm=scan.spacing_mm)
+    row = score_row(case.case_id, prediction.regions, scan.regions, spacing_mm=scan.spacing_mm)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
 
 
@@ -59,7 +59,7 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         made = Path(folder)
         for case in tqdm(list(cases), desc="Predict and score"):
             scan = read_case(case, incomplete=True)
-            prediction, row = _score_scan(predictor, case.case_id, scan)
+            prediction, row = predict_case(predictor, case, scan)
             save_volume(prediction.labels, prediction_path(made, case), like=scan.reference)
             counts.append(count_calibration(prediction.probabilities, scan.regions, prediction.brain))
             rows.append(row)
@@ -105,17 +105,10 @@ def rank_cases(table: pd.DataFrame) -> list[str]:
     return [str(case_id) for case_id in table["case_id"][means.sort_values(kind="stable").index]]
 
 
-def read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read the regions that `evaluate_cases` predicted for a case, written in the numbering `schema`, and the true ones.
-
-    Both are (3, X, Y, Z) bool, on the scan's grid.
-    """
-    return _read_predicted(case, out_dir, schema=schema), read_case(case, incomplete=True).regions
-
-
-def _read_predicted(case: Case, out_dir: Path, *, schema: LabelSchema) -> torch.Tensor:
+def _read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[Scan, torch.Tensor]:
+    """Read a labelled case, and the regions on its grid that were predicted."""
     written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
-    return read_case(written, incomplete=True).regions
+    return read_case(case, incomplete=True), read_case(written, incomplete=True).regions
 
 
 def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema: LabelSchema) -> str:
@@ -125,14 +118,15 @@ def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema
     Each case gets one of its own, at the start or the end of its id: `folder/references/00001-000_<case_id>.nii.gz` and
     `folder/predictions/<case_id>_00001-000.nii.gz`, in the numbering `brats2023`: cysts as core, cavities not at all.
 
-    `schema` numbers the predictions. A folder that is not empty is an `OSError`. Gives the command that scores it.
+    A folder that is not empty is an `OSError`. Gives the command that scores it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".part-", dir=folder.parent) as name:
         made = Path(name) / folder.name
         for number, case in enumerate(cases, 1):
             ends = f"predictions/{case.case_id}_{number:05}-000", f"references/{number:05}-000_{case.case_id}"
-            for regions, end in zip(read_pair(case, out_dir, schema=schema), ends, strict=True):
+            scan, predicted = _read_pair(case, out_dir, schema=schema)
+            for regions, end in zip((predicted, scan.regions), ends, strict=True):
                 labels = regions_to_labels(regions, BRATS_2023)
                 save_volume(labels, made / f"{end}.nii.gz", like=prediction_path(out_dir, case))
         if folder.exists():
@@ -145,11 +139,8 @@ def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema
 
 
 def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "") -> ReportCase:
-    """Load scan, truth and prediction of a case for pictures, turned to RAS; `evaluate_cases` has written to `out_dir`.
-
-    `schema` is the numbering of the prediction; `note` stands beside its name, e.g. `worst`.
-    """
-    scan, predicted = read_case(case, incomplete=True), _read_predicted(case, out_dir, schema=schema)
+    """Load scan, truth and prediction of a case for pictures, turned to RAS; `note` stands beside its name: `worst`."""
+    scan, predicted = _read_pair(case, out_dir, schema=schema)
     volumes = (scan.image, scan.regions, predicted)
     image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in volumes)
     width, depth, height = nib.as_closest_canonical(nib.load(scan.reference)).header.get_zooms()[:3]
@@ -157,11 +148,7 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
 
 
 def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema: LabelSchema) -> Path:
-    """Write `summary.png` (box plots, then the worst cases) and `report.html` with the worst cases in its viewer.
-
-    `evaluate_cases` has scored the cases and written to `out_dir`; `schema` is the numbering of its predictions. Gives
-    the path of the report.
-    """
+    """Write `summary.png` (box plots, then the worst cases) and `report.html`, which has the worst in its viewer."""
     table, summary, calibration = read_evaluation(out_dir)
     by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
     viewed = [
@@ -169,7 +156,11 @@ def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema
         for rank, case_id in enumerate(worst)
     ]
     spread = render_png(plot_scores(table))
-    worst_first = [plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}") for v in viewed]
+    worst_first = [
+        plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}")
+        for v in viewed
+        if v.prediction is not None
+    ]
     with replacing(out_dir / "summary.png") as temporary:
         stack_figures([spread, *(render_png(figure) for figure in worst_first)]).save(temporary, "PNG")
     return build_report(

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
@@ -50,68 +50,36 @@ WINDOWS_AT_ONCE = 2
 
 Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batch 1 needs 20,480 numbers a slice stack."""
 
-FLIPS = tuple(
-    tuple(axis for axis, turn in zip((2, 3, 4), turns, strict=True) if turn) for turns in product((0, 1), repeat=3)
-)
+FLIPS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))
 """All eight ways to mirror a (B, C, X, Y, Z) image, the first of them not at all."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction on the voxel grid of the scan it was made from.
+    """A prediction on the voxel grid of the scan it was made from; channels and regions in the order of `REGIONS`."""
 
-    Attributes:
-        probabilities: (3, X, Y, Z) float32, channels in the order of `REGIONS`; 0 outside the brain's box.
-        spread: (3, X, Y, Z) float32, standard deviation of the probability among flips and networks; None with one of each.
-        labels: (X, Y, Z) uint8, nested by construction.
-        regions: (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT.
-        brain: (X, Y, Z) bool, where any channel is not air.
-        expected_dice: by region, how far the prediction trusts itself: see `uncertainty.expected_dice`.
-        voxel_ml: volume of a voxel in mL.
-        sought: by region, whether it was looked for; ET is not without T1gd.
-        removed: as too small: `pieces` of tumour, their volume `ml`, and `ET_ml` of ET gone with them or called core.
-    """
-
-    probabilities: torch.Tensor
-    spread: torch.Tensor | None
-    labels: torch.Tensor
-    regions: torch.Tensor
-    brain: torch.Tensor
-    expected_dice: dict[str, float]
-    voxel_ml: float
-    sought: tuple[bool, ...] = (True,) * len(REGIONS)
-    removed: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def volumes_ml(self) -> dict[str, float]:
-        """Volume of each region in mL; NaN where it was not looked for."""
-        found = zip(REGIONS, self.regions, self.sought, strict=True)
-        return {r.name: float(mask.sum()) * self.voxel_ml if sought else math.nan for r, mask, sought in found}
+    probabilities: torch.Tensor  # (3, X, Y, Z) float32; 0 outside the brain's box
+    spread: torch.Tensor | None  # likewise, their standard deviation among flips and networks; None with one of each
+    labels: torch.Tensor  # (X, Y, Z) uint8, nested by construction
+    regions: torch.Tensor  # (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT
+    brain: torch.Tensor  # (X, Y, Z) bool, where any channel is not air
+    expected_dice: dict[str, float]  # by region, how far it trusts itself: see `uncertainty.expected_dice`
+    volumes_ml: dict[str, float]  # by region, in mL; NaN where it was not looked for, as ET without T1gd
+    removed: dict[str, float]  # as too small: `pieces` of tumour, their volume `ml`, `ET_ml` of ET gone or called core
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """One network or several, and the settings that turn scans into labels with them.
+    """One network or several, and the settings that turn scans into labels with them."""
 
-    Attributes:
-        models: networks in evaluation mode, on one device; their probabilities are averaged.
-        spacing_mm: voxel size they were trained at.
-        roi_size: sliding window in voxels.
-        schema: numbering wanted for the labels.
-        precision: dtype for autocast; float32 means none.
-        flips: average over all eight mirrored versions of the image too. Eight times slower.
-        guess_enhancing: call enhancing tumour also without T1gd, which alone shows it.
-        keep_small: keep what `clean_regions` takes for noise.
-    """
-
-    models: tuple[nn.Module, ...]
-    spacing_mm: float
-    roi_size: tuple[int, int, int]
-    schema: LabelSchema
-    precision: torch.dtype = torch.float32
-    flips: bool = False
-    guess_enhancing: bool = False
-    keep_small: bool = False
+    models: tuple[nn.Module, ...]  # networks in evaluation mode, on one device; their probabilities are averaged
+    spacing_mm: float  # voxel size they were trained at
+    roi_size: tuple[int, int, int]  # sliding window in voxels
+    schema: LabelSchema  # numbering wanted for the labels
+    precision: torch.dtype = torch.float32  # dtype for autocast; float32 means none
+    flips: bool = False  # average over all eight mirrored versions of the image too. Eight times slower
+    guess_enhancing: bool = False  # call enhancing tumour also without T1gd, which alone shows it
+    keep_small: bool = False  # keep what `clean_regions` takes for noise
 
 
 def build_predictor(
@@ -119,10 +87,7 @@ def build_predictor(
 ) -> Predictor:
     """Rebuild the networks of one checkpoint or several, on the best device and precision of the machine.
 
-    Args:
-        checkpoints: trained at one voxel size and window.
-        flips: see `Predictor`.
-        schema: numbering wanted for the labels; by default that of the training.
+    For `flips` see `Predictor`; `schema` is the numbering wanted for the labels, by default that of the training.
 
     Raises:
         CheckpointError: if they were trained for different voxel sizes, windows or numberings, lack a setting, or do not load.
@@ -199,17 +164,21 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     if count > 1:
         spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    sought = tuple(region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS)
+    sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
     every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
     every &= torch.tensor(sought)[:, None, None, None]
     regions = clean_regions(every, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
     _, tumour, enhancing = every & ~regions
     pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
     removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
+    volumes_ml = {
+        region.name: float(mask.sum()) * voxel_ml if looked_for else math.nan
+        for region, mask, looked_for in zip(REGIONS, regions, sought, strict=True)
+    }
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, voxel_ml, sought, removed)
+    return Prediction(probabilities, spread, labels, regions, brain, expected, volumes_ml, removed)
 
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:
@@ -236,8 +205,8 @@ def clean_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = 
         keep_small: nest them only.
 
     Returns:
-        (3, X, Y, Z) bool, ET within TC within WT. A voxel called ET but not WT still counts as tumour, and small ET as
-        core that does not enhance. Source: region-based training in nnU-Net (Isensee 2021, arXiv 2011.00848).
+        (3, X, Y, Z) bool, ET within TC within WT, as `labels.regions_to_labels` nests them; small ET counts as core
+        that does not enhance.
     """
     if not keep_small:
         components, _ = ndimage.label(regions.any(0).numpy(), np.ones((3, 3, 3)))

@@ -28,19 +28,12 @@ class LabelError(ValueError):
 
 @dataclass(frozen=True)
 class Region:
-    """One of the overlapping targets that BraTS scores.
+    """One of the overlapping targets that BraTS scores."""
 
-    Attributes:
-        name: short name used in code and reports.
-        title: name of the overlay in tables, as W&B users know it.
-        metric: suffix of the metric `validation/mean_dice_<metric>`.
-        color: hex colour of this region in every figure (Okabe-Ito, colour-blind safe).
-    """
-
-    name: str
-    title: str
-    metric: str
-    color: str
+    name: str  # short name used in code and reports
+    title: str  # name of the overlay in tables, as W&B users know it
+    metric: str  # suffix of the metric `validation/mean_dice_<metric>`
+    color: str  # hex colour of this region in every figure (Okabe-Ito, colour-blind safe)
 
 
 TC = Region("TC", "Tumor-Core", "tumor_core", "#F0E442")
@@ -52,23 +45,14 @@ REGIONS = (TC, WT, ET)
 
 @dataclass(frozen=True)
 class LabelSchema:
-    """Which integer stands for which tissue in a label file.
+    """Which integer stands for which tissue in a label file."""
 
-    Attributes:
-        name: value of the setting `label_schema`.
-        edema: peritumoural edema (ED).
-        necrotic: necrotic and non-enhancing tumour core (NCR/NET).
-        enhancing: gadolinium-enhancing tumour (ET).
-        cyst: cystic part of the core, where it is told apart.
-        cavity: what surgery left, filled with fluid: no tumour.
-    """
-
-    name: str
-    edema: int
-    necrotic: int
-    enhancing: int
-    cyst: int | None = None
-    cavity: int | None = None
+    name: str  # value of the setting `label_schema`
+    edema: int  # peritumoural edema (ED)
+    necrotic: int  # necrotic and non-enhancing tumour core (NCR/NET)
+    enhancing: int  # gadolinium-enhancing tumour (ET)
+    cyst: int | None = None  # cystic part of the core, where it is told apart
+    cavity: int | None = None  # what surgery left, filled with fluid: no tumour
 
     @property
     def tissues(self) -> dict[int, str]:
@@ -128,7 +112,8 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
     """Turn integer labels into the three overlapping regions.
 
     `labels` is (X, Y, Z) or (1, X, Y, Z), of any integer or float dtype, with values of the schema. Gives (3, X, Y, Z)
-    bool, channels in the order of `REGIONS`.
+    bool, channels in the order of `REGIONS`. MONAI's `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is
+    written for other numberings than MSD's, with either value of its `et_label` (Project-MONAI/tutorials, issue 1355).
     """
     volume = labels[0] if labels.ndim == 4 else labels
     masks = ([volume == value for value in values] for values in schema.region_values)
@@ -138,8 +123,8 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
 def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
     """Turn three regions back into one integer label a voxel; the result is nested by construction.
 
-    Written from the outside in, WT then TC then ET, so that a voxel called ET but not WT still
-    counts as tumour. Source: region-based training in nnU-Net (Isensee 2021, arXiv 2011.00848).
+    Written from the outside in, WT then TC then ET, as in the region-based training of nnU-Net (Isensee 2021, arXiv
+    2011.00848): a voxel called ET but not WT still counts as tumour.
 
     `regions` is (3, X, Y, Z) bool, channels in the order of `REGIONS`. Gives (X, Y, Z) uint8 in the numbering of the
     schema; its cyst and cavity are not written, for no region tells them apart.

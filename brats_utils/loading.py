@@ -134,17 +134,13 @@ def build_dataset(
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index) in an order that follows from seed and epoch alone; each process takes its share.
-
-    Attributes:
-        epoch: the epoch to give next, from 0.
-        start: batches of it to leave out, because they were trained on before an interruption.
-    """
+    """Batches of (epoch, index) in an order that follows from seed and epoch alone; each process takes its share."""
 
     def __init__(self, num_cases: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.num_cases, self.batch_size, self.seed = num_cases, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = self.start = 0
+        self.epoch = 0  # the epoch to give next
+        self.start = 0  # batches of it to leave out, because they were trained on before an interruption
         if num_cases < world_size:
             raise ValueError(f"Found {num_cases} cases for {world_size} processes, expected a case each; start fewer.")
 

@@ -1,4 +1,8 @@
-"""Scores per case and region, with BraTS 2023's rules for regions that are not there."""
+"""Scores per case and region, with BraTS 2023's rules for regions that are not there.
+
+A prediction and its truth have one shape, (3, X, Y, Z) bool with channels in the order of `REGIONS` or (X, Y, Z) of one
+region; `spacing_mm` is the size of a voxel along X, Y and Z.
+"""
 
 from collections.abc import Sequence
 
@@ -13,8 +17,8 @@ from brats_utils.labels import REGIONS
 Row = dict[str, float | int | bool | str]
 Summary = dict[str, float | int | None]
 
-PUBLISHED = ("dice", "hd95_mm", "sensitivity", "specificity", "lesion_dice", "lesion_hd95_mm")
-METRICS = dict.fromkeys(PUBLISHED, "BraTS 2023") | {
+METRICS = {
+    **dict.fromkeys(("dice", "hd95_mm", "sensitivity", "specificity", "lesion_dice", "lesion_hd95_mm"), "BraTS 2023"),
     "lesion_f1": "ours, on lesions of BraTS 2023",
     "nsd": "BraTS 2026",
     "volume_error_ml": "ours",
@@ -41,12 +45,10 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
     """Compute the Dice score of each region of one case.
 
     An empty region scores 1 if the prediction is empty too and 0 if it is not, so that inventing
-    tumour costs something. `monai.metrics.DiceMetric(ignore_empty=True)` skips such cases and hides it.
+    tumour costs something. `monai.metrics.DiceMetric(ignore_empty=True)` skips such cases and hides it. Source: the
+    BraTS challenges up to 2023, e.g. Bakas 2018, arXiv 1811.02629; 2026 leaves empty regions out.
 
     Both are (R, X, Y, Z) bool; shapes that differ are a `ValueError`. Gives (R,) float64 in [0, 1].
-
-    Source:
-        Empty-region rule of the BraTS challenges up to 2023, e.g. Bakas 2018, arXiv 1811.02629; 2026 leaves them out.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"Found a prediction of shape {tuple(prediction.shape)}, expected {tuple(truth.shape)}.")
@@ -56,10 +58,8 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     """Estimate the 95% confidence interval of a mean by drawing the cases anew, 2000 times from a fixed seed.
 
-    Takes a score a case. Gives None for both bounds with fewer than `MIN_INTERVAL_CASES` cases.
-
-    Source:
-        Percentile bootstrap, Efron and Tibshirani 1993, chapter 13.
+    Takes a score a case. Gives None for both bounds with fewer than `MIN_INTERVAL_CASES` cases. Source: percentile
+    bootstrap, Efron and Tibshirani 1993, chapter 13.
     """
     if len(values) < MIN_INTERVAL_CASES:
         return None, None
@@ -68,9 +68,7 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[N
 
 
 def score_surfaces(prediction: np.ndarray, truth: np.ndarray, *, spacing_mm: Sequence[float]) -> Row:
-    """Score how near two surfaces lie to each other; those are the voxels with a face to the outside.
-
-    `prediction` and `truth` are (X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z.
+    """Score how near the surfaces of two (X, Y, Z) masks lie to each other: the voxels with a face to the outside.
 
     Returns:
         `hd95_mm`, the 95th percentile of the distances, the larger of both directions (2026 pools them): 0 where both
@@ -93,22 +91,18 @@ def score_surfaces(prediction: np.ndarray, truth: np.ndarray, *, spacing_mm: Seq
 
 
 def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
-    """Score one region lesion by lesion, so that a missed small lesion counts as much as a large one.
+    """Score one (X, Y, Z) region lesion by lesion, so that a missed small lesion counts as much as a large one.
 
     The true mask is dilated, and what then hangs together is one lesion. Each component of the prediction that touches
     the dilated lesion belongs to it. A lesion that none touches is missed; a component that touches none is invented.
-
-    `prediction` and `truth` are (X, Y, Z) bool; `spacing_mm` is the size of a voxel along X, Y and Z.
+    Source: BraTS 2023, see `LESION_DILATION_MM`. The challenge dilates three times by a voxel of 1 mm and its 18
+    neighbours. On other grids the dilation is the same in mm along each axis, whatever the size of the voxels: those
+    over 1 mm are divided first, and the steps follow the size. At 1 mm it is the challenge's own.
 
     Returns:
         `lesion_dice`: the sum of the lesions' Dice, divided by true and invented lesions together; `lesion_hd95_mm`,
         likewise, with `WORST_DISTANCE_MM` for a missed or invented one; `lesion_f1`; and the counts `lesions_found`,
         `lesions_missed` and `lesions_invented`. Without any lesion the scores are 1, 0 mm and 1.
-
-    Source:
-        BraTS 2023, see `LESION_DILATION_MM`. The challenge dilates three times by a voxel of 1 mm and its 18
-        neighbours. On other grids the dilation is the same in mm along each axis, whatever the size of the voxels:
-        those over 1 mm are divided first, and the steps follow the size. At 1 mm it is the challenge's own.
     """
     parts = np.ceil(np.array(spacing_mm) / 1.05).astype(int)  # of a voxel, so that none is well over 1 mm
     fine_mm = np.array(spacing_mm) / parts
@@ -145,10 +139,7 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
 
 
 def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
-    """Score one case as a flat row.
-
-    `prediction` and `truth` are (3, X, Y, Z) bool, channels in the order of `REGIONS`; `spacing_mm` is the size of a
-    voxel along X, Y and Z.
+    """Score one case, (3, X, Y, Z) prediction and truth, as a flat row.
 
     Returns:
         `case_id` and, for each region, `has_<region>` (whether the truth has it), `<metric>_<region>` for each of

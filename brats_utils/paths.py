@@ -5,16 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-
-def _find_repository() -> Path:
-    """Look for the notebooks above this package; where it is installed apart from them, in and above the working folder."""
-    places = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
-    return next((place for place in places if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
-
-
-REPOSITORY = _find_repository()
-
-DRIVE_PREFIX = "drive:"
+PLACES = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
+REPOSITORY = next((place for place in PLACES if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
+"""Where the notebooks are: above this package, or, where it is installed apart, in or above the working folder."""
 
 
 def resolve_path(path: str | Path) -> Path:
@@ -22,10 +15,10 @@ def resolve_path(path: str | Path) -> Path:
 
     Notebooks work in the repository's folder, see `colab.set_up`. In Colab `drive:folder` is a folder of Google Drive, which is mounted when it is first asked for.
     """
-    if str(path).startswith(DRIVE_PREFIX):
+    if str(path).startswith("drive:"):
         from brats_utils.colab import mount_drive
 
-        return mount_drive(str(path).removeprefix(DRIVE_PREFIX))
+        return mount_drive(str(path).removeprefix("drive:"))
     return Path(str(path)).expanduser().absolute()  # papermill takes a name such as 2026 for a number
 
 
@@ -49,12 +42,15 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        raise _explain_write(error, path) from error
-    except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error):  # how torch.save says that the disk is full
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):  # torch.save, of a full disk
             raise
-        raise _explain_write(OSError(str(error).splitlines()[0]), path) from error
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise OSError(
+            getattr(error, "errno", None) or 0,
+            f"{display_path(path)} could not be written: {reason}. Nothing half-written was kept, and what was there before "
+            "still is. Free some space, or choose another output_dir",
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -64,13 +60,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _explain_write(error: OSError, path: Path) -> OSError:
-    """The same error, with what to do about it."""
-    reason = error.strerror or str(error)
-    return type(error)(
-        error.errno or 0,
-        f"{display_path(path)} could not be written: {reason}. Nothing half-written was kept, and what was there before "
-        "still is. Free some space, or choose another output_dir",
-    )

@@ -17,23 +17,14 @@ from brats_utils.paths import display_path, resolve_path
 
 @dataclass(frozen=True)
 class Project:
-    """Settings, data and split of one output folder.
+    """Settings, data and split of one output folder."""
 
-    Attributes:
-        preset: the one chosen, never `auto`.
-        cfg: its settings.
-        out_dir: where everything of this run lies.
-        dataset_dir: the folder of the cases.
-        schema: how their labels are numbered.
-        parts: the labelled cases by `split.PARTS`.
-    """
-
-    preset: str
-    cfg: Config
-    out_dir: Path
-    dataset_dir: Path
-    schema: LabelSchema
-    parts: dict[str, list[Case]]
+    preset: str  # the one chosen, never `auto`
+    cfg: Config  # its settings
+    out_dir: Path  # where everything of this run lies
+    dataset_dir: Path  # the folder of the cases
+    schema: LabelSchema  # how their labels are numbered
+    parts: dict[str, list[Case]]  # the labelled cases by `split.PARTS`
 
     @property
     def test_cases(self) -> list[Case]:

@@ -1,7 +1,6 @@
 """Weights & Biases tables: one row a slice, with overlays that the reader can switch on and off."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ import wandb
 from tqdm import tqdm
 
 from brats_utils.labels import CHANNELS, REGIONS
+from brats_utils.report.page import ReportCase
 from brats_utils.report.slices import select_slices, tumour_slices, upright_slice, window_volume
 
 DATA_TABLE = "Tumor-Segmentation-Data"
@@ -18,25 +18,8 @@ SLICE_DISTANCE_MM = 6.0
 """From one picture to the next, about as far as between the slices of a clinical scan: a dozen for a usual tumour."""
 
 Masks = dict[str, wandb.data_types.ImageMask]
-
-
-@dataclass(frozen=True)
-class TableCase:
-    """A case to be shown.
-
-    Attributes:
-        split: `train`, `val` or `test`.
-        index: number of the case within its split.
-        image: (4, X, Y, Z) float in RAS orientation.
-        truth: (3, X, Y, Z) bool.
-        prediction: (3, X, Y, Z) bool, for prediction tables.
-    """
-
-    split: str
-    index: int
-    image: torch.Tensor
-    truth: torch.Tensor
-    prediction: torch.Tensor | None = None
+TableCase = tuple[str, int, ReportCase]
+"""Where a case comes from (`train`, `val` or `test`), its number there, and what is shown of it."""
 
 
 def choose_stride(spacing_mm: float) -> int:
@@ -79,14 +62,14 @@ def build_data_table(cases: Iterable[TableCase], *, margin: int = 2, stride: int
     """
     table = wandb.Table(columns=[*ROW_HEADER, *(f"Image-Channel-{channel}" for channel in range(len(CHANNELS)))])
     _say_slices(margin, stride)
-    for case in tqdm(cases, desc="Data table"):
+    for split, index, case in tqdm(cases, desc="Data table"):
         slices = tumour_slices(case.truth, margin=margin, stride=stride)
         grey, truth = window_volume(case.image, slices), select_slices(case.truth.cpu().numpy(), slices)
         empty: Masks = {}
         for n, slice_idx in enumerate(slices):
             masks = build_masks(upright_slice(truth, n), "ground-truth", empty=empty)
             pictures = [build_slice_image(picture, masks) for picture in upright_slice(grey, n)]
-            table.add_data(case.split, case.index, slice_idx, *pictures)
+            table.add_data(split, index, slice_idx, *pictures)
     return table
 
 
@@ -100,11 +83,10 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
     header = [f"Image-Channel-{channel}/{REGIONS[region].title}" for region, channel in places]
     table = wandb.Table(columns=[*ROW_HEADER, *header])
     _say_slices(margin, stride)
-    for case in tqdm(cases, desc="Prediction table"):
+    for split, index, case in tqdm(cases, desc="Prediction table"):
         if case.prediction is None:
             raise ValueError(
-                f"{case.split} case {case.index}: found no prediction, expected one for this table. "
-                "Give TableCase a prediction, or use build_data_table."
+                f"{split} case {index}: found no prediction, expected one for this table. Give one, or use build_data_table."
             )
         slices = tumour_slices(case.truth | case.prediction, margin=margin, stride=stride)
         grey = window_volume(case.image, slices)
@@ -117,7 +99,7 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
             pairs = list(zip(*(masks.items() for masks in layers), strict=True))  # by region
             # from a picture and not from its pixels, which would be written again for each region
             cells = [wandb.Image(pictures[channel], masks=dict(pairs[region])) for region, channel in places]
-            table.add_data(case.split, case.index, slice_idx, *cells)
+            table.add_data(split, index, slice_idx, *cells)
     return table
 
 

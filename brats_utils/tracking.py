@@ -265,11 +265,6 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
     return folder / "checkpoint.pt"
 
 
-def log_predictions(run: wandb.Run, folder: Path) -> None:
-    """Log a folder of predicted label files as an artifact of type `predictions`."""
-    run.log_artifact(folder, name=f"{run.id}-predictions", type="predictions")
-
-
 def finish_run(run: wandb.Run, *, exit_code: int = 0) -> None:
     """Close the run, and say where it is: its address, or the line that uploads it. An exit code but 0 means failed."""
     folder, online, disabled, url = Path(run.settings.sync_dir), _is_online(run), run.disabled, run.url

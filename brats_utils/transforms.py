@@ -1,6 +1,7 @@
 """From files to tensors: the part that never changes (done once and cached) and the random part."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from monai.transforms import (
     DeleteItemsd,
     EnsureTyped,
     GaussianSmooth,
+    Lambda,
+    Lambdad,
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
@@ -20,7 +23,6 @@ from monai.transforms import (
     SelectItemsd,
     Spacingd,
     SpatialPadd,
-    Transform,
 )
 from monai.transforms.utils import map_binary_to_indices
 from torch.nn.functional import interpolate
@@ -42,44 +44,20 @@ def explain_failure(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-class ReadCase(Transform):
-    """Read a case with all its checks, as dictionary transforms take it: `case_id`, `image` and `label`.
-
-    No plain function: `CacheDataset` keeps what comes before the first step that is no `Transform`, and would keep nothing.
-    """
-
-    def __call__(self, case: Case) -> dict[str, Any]:
-        """Give what `reader.Scan.tensors` holds, and the id."""
-        return {"case_id": case.case_id, **read_case(case).tensors}
+def read_tensors(case: Case) -> dict[str, Any]:
+    """Read a case with all its checks, as dictionary transforms take it: `case_id`, `image` and `label`."""
+    return {"case_id": case.case_id, **read_case(case).tensors}
 
 
-class LabelsToRegionsd(MapTransform):
-    """Replace the integer label by the regions TC, WT and ET.
-
-    MONAI's `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is written for other
-    numberings than MSD's, with either value of its `et_label` (Project-MONAI/tutorials, issue 1355).
-    """
-
-    def __init__(self, keys: str, schema: LabelSchema) -> None:
-        super().__init__(keys)
-        self.schema = schema
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn (1, X, Y, Z) labels into (3, X, Y, Z) bool regions, channels in the order of `REGIONS`."""
-        return {**data, **{key: labels_to_regions(data[key], self.schema) for key in self.key_iterator(data)}}
-
-
-class FindCentresd(MapTransform):
+def find_centres(case: Mapping[str, Any]) -> dict[str, Any]:
     """Remember where patches may be centred: flat indices of tumour and of other voxels, spread evenly.
 
-    Done once and cached, because searching a whole label for each patch costs more than the patch.
+    Done once and cached, because searching a whole label for each patch costs more than the patch. Adds both keys of
+    `CENTRES`, (at most `MAX_CENTRES`,) int64 each, to a case with a (1, X, Y, Z) label.
     """
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add both keys of `CENTRES`, (at most `MAX_CENTRES`,) int64 each, to a (1, X, Y, Z) label."""
-        found = map_binary_to_indices(data[self.keys[0]])
-        thin = [voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), MAX_CENTRES)).long()] for voxels in found]
-        return {**data, **dict(zip(CENTRES, thin, strict=True))}
+    found = map_binary_to_indices(case["label"])
+    thin = [voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), MAX_CENTRES)).long()] for voxels in found]
+    return {**case, **dict(zip(CENTRES, thin, strict=True))}
 
 
 class RandAppearanced(MapTransform, Randomizable):
@@ -158,16 +136,17 @@ def build_preprocessing(spacing_mm: float) -> Compose:
 
 
 def build_cached_transform(spacing_mm: float) -> Compose:
-    """Build `ReadCase` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
+    """Build `read_tensors` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
 
-    With it come the voxels that training patches are centred on, see `FindCentresd`.
+    With it come the voxels that training patches are centred on, see `find_centres`.
     """
     compact = [
         EnsureTyped(IMAGE_LABEL, track_meta=False, dtype=(torch.float16, torch.uint8)),
-        FindCentresd("label"),
+        Lambda(find_centres),
         SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
     ]
-    return Compose([ReadCase(), *build_preprocessing(spacing_mm).transforms, *compact])
+    # a bare function instead of a `Lambda` would be the first step that `CacheDataset` does not keep
+    return Compose([Lambda(read_tensors), *build_preprocessing(spacing_mm).transforms, *compact])
 
 
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema, appearance: str) -> Compose:
@@ -199,7 +178,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
             DeleteItemsd(CENTRES),
             SpatialPadd(IMAGE_LABEL, spatial_size=roi_size),
             *(RandFlipd(IMAGE_LABEL, prob=0.5, spatial_axis=axis) for axis in range(3)),  # while it is small
-            LabelsToRegionsd("label", schema),
+            Lambdad("label", partial(labels_to_regions, schema=schema), track_meta=False),
             *(classic if appearance == "classic" else [RandAppearanced("image")]),  # both give float32
         ]
     )  # fmt: skip
@@ -208,5 +187,9 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
 def build_eval_transform(schema: LabelSchema) -> Compose:
     """Build the counterpart of `build_train_transform` for validation: whole volume, nothing random."""
     return Compose(
-        [DeleteItemsd(CENTRES), LabelsToRegionsd("label", schema), EnsureTyped("image", dtype=torch.float32)]
+        [
+            DeleteItemsd(CENTRES),
+            Lambdad("label", partial(labels_to_regions, schema=schema), track_meta=False),
+            EnsureTyped("image", dtype=torch.float32),
+        ]
     )

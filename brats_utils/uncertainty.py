@@ -50,10 +50,8 @@ def count_calibration(probabilities: torch.Tensor, truth: torch.Tensor, brain: t
 def calibration_error(counts: np.ndarray) -> dict[str, float]:
     """Compute the expected calibration error (ECE) of each region: the mean gap between confidence and truth.
 
-    `counts` are those of `count_calibration`, summed over cases.
-
-    Source:
-        Guo 2017, arXiv 1706.04599, with the probability of the region in place of the winning class's.
+    `counts` are those of `count_calibration`, summed over cases. Source: Guo 2017, arXiv 1706.04599, with the
+    probability of the region in place of the winning class's.
     """
     gaps = np.abs(counts[..., 1] - counts[..., 2]).sum(axis=1) / counts[..., 0].sum(axis=1)
     return dict(zip((region.name for region in REGIONS), gaps.tolist(), strict=True))

@@ -10,7 +10,7 @@ from wandb_log import read_artifacts, read_records, run_folder
 from wandb_run import PLANTED_KEY, start
 
 from brats_utils.saving.checkpoints import PRETRAINED
-from brats_utils.tracking import fetch_checkpoint, finish_run, log_checkpoint, log_dataset, log_predictions, start_run
+from brats_utils.tracking import fetch_checkpoint, finish_run, log_checkpoint, log_dataset, start_run
 
 pytestmark = pytest.mark.usefixtures("quiet_wandb")
 
@@ -145,7 +145,7 @@ def test_disabled_mode_runs_the_same_calls(tmp_path, checkpoint):
     run.log({"batch/train_loss": 1.0})
     log_dataset(run, tmp_path, split_path=tmp_path / "split.json")
     log_checkpoint(run, checkpoint, epoch=1, mean_dice=0.5, is_best=True)
-    log_predictions(run, tmp_path)
+    run.log_artifact(tmp_path, name=f"{run.id}-predictions", type="predictions")  # as notebook 04 does
     assert fetch_checkpoint(run, "", local_path=checkpoint, root=tmp_path) == checkpoint
     finish_run(run)
 

@@ -9,7 +9,7 @@ import torch
 
 from brats_utils import evaluation
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.evaluation import evaluate_cases, format_summary, predict_case, read_evaluation, tabulate_summary
+from brats_utils.evaluation import evaluate_cases, format_summary, read_evaluation, tabulate_summary
 from brats_utils.inference import Prediction
 from brats_utils.labels import MSD, REGIONS, LabelError, labels_to_regions
 from brats_utils.metrics import score_row, summarise_scores
@@ -33,11 +33,11 @@ def fail(*arguments):
     pytest.fail("predicted first")
 
 
-def test_a_wrong_label_is_noticed_before_the_prediction(case, monkeypatch):
+def test_a_wrong_label_is_noticed_before_the_prediction(case, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "predict_scan", fail)
     nib.save(nib.Nifti1Image(LABELS, 2 * AFFINE), case.label)
     with pytest.raises(LabelError, match="another position"):
-        predict_case(None, case)
+        evaluate_cases(None, [case], tmp_path / "scores")
 
 
 def test_all_labels_are_checked_before_the_first_prediction(case, tmp_path, monkeypatch):
@@ -87,7 +87,7 @@ def test_a_whole_evaluation_takes_the_place_of_the_earlier_one(case, earlier, mo
     def know_the_truth(predictor, scan):
         trust = {region.name: 1.0 for region in REGIONS}
         brain = torch.ones(SHAPE, dtype=torch.bool)
-        return Prediction(scan.regions.float(), None, scan.label, scan.regions, brain, trust, voxel_ml=1.0)
+        return Prediction(scan.regions.float(), None, scan.label, scan.regions, brain, trust, volumes_ml={}, removed={})
 
     monkeypatch.setattr(evaluation, "predict_scan", know_the_truth)
     table = evaluate_cases(None, [case], earlier)
@@ -121,7 +121,7 @@ def test_the_table_says_whose_definition_each_score_follows():
     assert (years["hd95_mm"], years["lesion_hd95_mm"], years["nsd"]) == ("BraTS 2023", "BraTS 2023", "BraTS 2026")
 
 
-def test_a_scan_that_is_refused_is_named(case):
+def test_a_scan_that_is_refused_is_named(case, tmp_path):
     nib.save(nib.Nifti1Image(np.ones((*SHAPE, 4), np.float32), AFFINE), case.images[0])
     with pytest.raises(CaseError, match=r"scan\.nii\.gz: FLAIR holds one value everywhere"):
-        predict_case(None, case)
+        evaluate_cases(None, [case], tmp_path / "scores")

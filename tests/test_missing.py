@@ -19,7 +19,7 @@ from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.labels import CHANNELS, MSD
 from brats_utils.patients.prediction import predict_patient
 from brats_utils.saving.checkpoints import load_checkpoint
-from brats_utils.transforms import ReadCase, build_preprocessing
+from brats_utils.transforms import build_preprocessing, read_tensors
 
 FILES = dict(zip(CHANNELS, ("flair", "t1", "t1gd", "t2"), strict=True))
 
@@ -84,7 +84,7 @@ def test_training_refuses_a_patient_without_a_channel_and_says_who_takes_it(lack
     with pytest.raises(CaseError, match=message):
         check_cases([case], remembered=memory)
     with pytest.raises(CaseError, match=message):
-        ReadCase()(case)
+        read_tensors(case)
 
 
 def test_two_missing_channels_are_refused_by_name(lack):

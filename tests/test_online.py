@@ -11,15 +11,15 @@ import torch
 from wandb_run import CONFIG, start, start_online, sync, train
 
 from brats_utils.labels import REGIONS
+from brats_utils.report.page import ReportCase
 from brats_utils.saving.checkpoints import load_checkpoint
 from brats_utils.saving.resume import TrainingError
-from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, TableCase, build_data_table, build_prediction_table
+from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, build_data_table, build_prediction_table
 from brats_utils.tracking import (
     alert_divergence,
     fetch_checkpoint,
     finish_run,
     log_dataset,
-    log_predictions,
     resolve_mode,
 )
 
@@ -37,7 +37,7 @@ def dataset(tmp_path):
 def case():
     truth, prediction = torch.zeros(2, 3, 12, 10, 9, dtype=torch.bool)
     truth[1, 2:8, 2:8, 3:6] = truth[0, 3:6, 3:6, 3:5] = prediction[1, 2:8, 2:7, 3:6] = True
-    return TableCase("val", 0, torch.randn(4, 12, 10, 9), truth, prediction)
+    return "val", 0, ReportCase("zero", torch.randn(4, 12, 10, 9), truth, prediction, (1.0, 1.0, 1.0))
 
 
 def check_table(server, label, *, num_pictures):
@@ -84,7 +84,7 @@ def test_the_whole_tutorial_online(server, tmp_path, dataset, state, case, capsy
     inference.log({PREDICTION_TABLE: build_prediction_table([case], margin=0)})
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "case.nii.gz").write_bytes(b"labels")
-    log_predictions(inference, tmp_path / "predictions")
+    inference.log_artifact(tmp_path / "predictions", name=f"{inference.id}-predictions", type="predictions")
     finish_run(inference)
     stored = server.runs[inference.id]
     assert stored.used == ["phantom:v0", f"{training.id}-checkpoint:v0"]

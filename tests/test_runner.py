@@ -6,7 +6,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from brats_utils.commands import run as runner
-from brats_utils.commands.run import NotebookError, ParameterError, check_parameters, run_notebooks
+from brats_utils.commands.run import NotebookError, check_parameters, run_notebooks
+from brats_utils.config import ConfigError
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def notebooks(tmp_path, monkeypatch):
 
 
 def test_unknown_parameter_is_refused_and_the_known_ones_named(notebooks):
-    with pytest.raises(ParameterError, match="prset: unknown parameter; 01_a, 02_b have epochs, fail, preset"):
+    with pytest.raises(ConfigError, match="prset: unknown parameter; 01_a, 02_b have epochs, fail, preset"):
         check_parameters({"prset": "smoke"}, notebooks)
 
 
@@ -37,7 +38,7 @@ def test_notebooks_that_are_not_there_are_said_to_be_in_the_repository(notebooks
 
 @pytest.mark.parametrize(("name", "value"), [("epochs", "3"), ("epochs", True), ("preset", 3), ("fail", "no")])
 def test_wrong_type_is_refused(notebooks, name, value):
-    with pytest.raises(ParameterError, match=f"{name}: found .* expected"):
+    with pytest.raises(ConfigError, match=f"{name}: found .* expected"):
         check_parameters({name: value}, notebooks)
 
 
@@ -56,7 +57,7 @@ def test_failing_cell_stops_the_run_in_plain_sight(notebooks, tmp_path):
 
 
 def test_nothing_is_executed_when_a_parameter_is_wrong(notebooks, tmp_path):
-    with pytest.raises(ParameterError):
+    with pytest.raises(ConfigError):
         run_notebooks({"epochs": "many"}, tmp_path / "out", notebooks=notebooks)
     assert not (tmp_path / "out").exists()
 

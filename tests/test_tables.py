@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ from PIL import Image
 from wandb_log import read_artifacts, read_records, run_folder
 
 from brats_utils.labels import REGIONS
+from brats_utils.report.page import ReportCase
 from brats_utils.report.slices import upright_slice, window_volume
 from brats_utils.tables import (
     DATA_TABLE,
     PREDICTION_TABLE,
-    TableCase,
     build_confusion_table,
     build_data_table,
     build_masks,
@@ -29,7 +30,7 @@ def case():
     truth, prediction = torch.zeros(2, 3, 12, 10, 9, dtype=torch.bool)
     truth[1, 2:8, 2:8, 3:6] = truth[0, 3:6, 3:6, 3:5] = truth[2, 4, 4, 4] = True
     prediction[1, 2:8, 2:7, 4:7] = True
-    return TableCase("val", 3, torch.randn(4, 12, 10, 9, generator=generator), truth, prediction)
+    return ReportCase("three", torch.randn(4, 12, 10, 9, generator=generator), truth, prediction, (1.0, 1.0, 1.0))
 
 
 def log_and_read(tmp_path, name, table):
@@ -44,13 +45,13 @@ def log_and_read(tmp_path, name, table):
 
 
 def test_data_table_has_the_known_columns_and_a_row_a_tumour_slice(tmp_path, case):
-    columns, rows, _ = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=1))
+    columns, rows, _ = log_and_read(tmp_path, DATA_TABLE, build_data_table([("val", 3, case)], margin=1))
     assert columns == ["Split", "Data Index", "Slice Index"] + [f"Image-Channel-{channel}" for channel in range(4)]
     assert [row[:3] for row in rows] == [["val", 3, slice_idx] for slice_idx in range(2, 7)]
 
 
 def test_prediction_table_has_a_column_for_each_region_and_channel(tmp_path, case):
-    table = build_prediction_table([case], margin=0, stride=2)
+    table = build_prediction_table([("val", 3, case)], margin=0, stride=2)
     columns, rows, _ = log_and_read(tmp_path, PREDICTION_TABLE, table)
     assert columns[3:5] == ["Image-Channel-0/Tumor-Core", "Image-Channel-1/Tumor-Core"]
     assert columns[-1] == "Image-Channel-3/Enhancing-Tumor"
@@ -59,7 +60,7 @@ def test_prediction_table_has_a_column_for_each_region_and_channel(tmp_path, cas
 
 
 def test_cells_stand_under_their_own_header(case):
-    table = build_prediction_table([case], margin=0)
+    table = build_prediction_table([("val", 3, case)], margin=0)
     pictures = upright_slice(window_volume(case.image), 3)
     for header, cell in zip(table.columns[3:], table.data[0][3:], strict=True):
         channel, region = header.removeprefix("Image-Channel-").split("/")
@@ -68,7 +69,7 @@ def test_cells_stand_under_their_own_header(case):
 
 
 def test_pixels_under_a_mask_are_the_tumours(tmp_path, case):
-    _, rows, files = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=0))
+    _, rows, files = log_and_read(tmp_path, DATA_TABLE, build_data_table([("val", 3, case)], margin=0))
     masks = rows[1][3]["masks"]
     assert set(masks) == {f"ground-truth/{region.title}" for region in REGIONS}
     for label, region in enumerate(REGIONS, start=1):
@@ -78,25 +79,25 @@ def test_pixels_under_a_mask_are_the_tumours(tmp_path, case):
 
 
 def test_pictures_use_the_whole_grey_range(tmp_path, case):
-    _, rows, files = log_and_read(tmp_path, DATA_TABLE, build_data_table([case], margin=9))
+    _, rows, files = log_and_read(tmp_path, DATA_TABLE, build_data_table([("val", 3, case)], margin=9))
     grey = np.stack([np.asarray(Image.open(files[row[3]["path"]])) for row in rows])
     assert grey.dtype == np.uint8
     assert (grey.min(), grey.max()) == (0, 255)
 
 
 def test_the_channels_of_a_slice_share_their_masks(case):
-    row = build_data_table([case], margin=0).data[0]
+    row = build_data_table([("val", 3, case)], margin=0).data[0]
     assert all(row[3]._masks[name] is row[6]._masks[name] for name in row[3]._masks)
 
 
 def test_the_regions_of_a_channel_share_their_picture(tmp_path, case):
-    _, rows, _ = log_and_read(tmp_path, PREDICTION_TABLE, build_prediction_table([case], margin=0))
+    _, rows, _ = log_and_read(tmp_path, PREDICTION_TABLE, build_prediction_table([("val", 3, case)], margin=0))
     assert rows[0][3]["path"] == rows[0][7]["path"] == rows[0][11]["path"]
     assert len({cell["path"] for cell in rows[0][3:]}) == 4
 
 
 def test_slices_are_said_aloud(case, capsys):
-    build_data_table([case], margin=1, stride=3)
+    build_data_table([("val", 3, case)], margin=1, stride=3)
     assert "Slices: tumour ±1, one in 3." in capsys.readouterr().out
 
 
@@ -121,4 +122,4 @@ def test_floats_are_refused_because_wandb_would_cut_them_off(case):
 
 def test_case_without_prediction_is_refused(case):
     with pytest.raises(ValueError, match="found no prediction"):
-        build_prediction_table([TableCase("val", 0, case.image, case.truth)])
+        build_prediction_table([("val", 0, replace(case, prediction=None))])

@@ -6,9 +6,8 @@ from monai.transforms import Compose
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.reader import read_case
-from brats_utils.labels import MSD, LabelError
+from brats_utils.labels import MSD, LabelError, labels_to_regions
 from brats_utils.transforms import (
-    LabelsToRegionsd,
     RandAppearanced,
     _thicken,
     build_cached_transform,
@@ -137,7 +136,7 @@ def test_evaluation_changes_nothing_but_the_labels(tmp_path):
     cached = build_cached_transform(1.0)(write_case(tmp_path))
     case = build_eval_transform(MSD)(cached)
     assert torch.equal(case["image"], cached["image"].float())
-    assert torch.equal(case["label"], LabelsToRegionsd("label", MSD)(cached)["label"])
+    assert torch.equal(case["label"], labels_to_regions(cached["label"], MSD))
 
 
 def test_appearance_changes_every_channel_in_its_own_way_and_leaves_air_and_input_alone():

@@ -12,19 +12,12 @@ class CaseError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """One patient on disk.
+    """One patient on disk."""
 
-    Attributes:
-        case_id: name of the patient, unique within a data set.
-        images: one 4D NIfTI, or four 3D ones, in the order of `labels.CHANNELS`; None for one that is missing.
-        label: integer labels; None without.
-        numbering: which integer of the label stands for what; None where nobody has said so.
-    """
-
-    case_id: str
-    images: tuple[Path | None, ...]
-    label: Path | None = None
-    numbering: LabelSchema | None = None
+    case_id: str  # name of the patient, unique within a data set
+    images: tuple[Path | None, ...]  # one 4D NIfTI, or four 3D ones in the order of `CHANNELS`; None for a missing one
+    label: Path | None = None  # integer labels; None without
+    numbering: LabelSchema | None = None  # which integer of the label stands for what; None where nobody has said so
 
     @property
     def files(self) -> tuple[Path, ...]:

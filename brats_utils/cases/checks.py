@@ -36,17 +36,6 @@ def find_air(channel: np.ndarray) -> float | None:
     return value if np.ptp(channel[np.abs(channel - value) > most]) > 0 else None
 
 
-def find_saturation(channel: np.ndarray, name: str) -> Iterator[str]:
-    """Warn where many voxels share the highest value."""
-    highest = channel.max() or channel[channel < 0].max()  # 0 is air
-    share = np.count_nonzero(channel == highest) / np.count_nonzero(channel)
-    if share > 0.001:
-        yield (
-            f"{name}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner or "
-            "in a conversion. Bright tissue has lost its contrast."
-        )
-
-
 def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequence[float]) -> Iterator[str]:
     """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence.
 
@@ -65,20 +54,23 @@ def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequenc
     tissue = values != 0
     brain = int(np.count_nonzero(np.logical_or.reduce(tissue)))
     volume = brain * float(np.prod(spacing_mm)) / 1000
-    if volume > BRAIN_ML[1]:
-        yield (
-            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Is the "
-            "skull still there? Strip it first, for instance with HD-BET or SynthStrip."
-        )
-    elif volume < BRAIN_ML[0]:
-        yield (
-            f"Found {volume:.0f} mL that are not air, expected a brain of {BRAIN_ML[0]} to {BRAIN_ML[1]} mL. Either "
-            "most of it was not scanned, or the voxel size in the header is wrong."
-        )
+    least, most = BRAIN_ML
+    if not least <= volume <= most:
+        skull = "Is the skull still there? Strip it first, for instance with HD-BET or SynthStrip."
+        part = "Either most of it was not scanned, or the voxel size in the header is wrong."
+        found = f"Found {volume:.0f} mL that are not air, expected a brain of {least} to {most} mL."
+        yield f"{found} {skull if volume > most else part}"
     for index, channel in enumerate(names):
         cut = 1 - int(np.count_nonzero(tissue[index])) / brain
         if cut > 0.02:
             yield f"{channel}: {100 * cut:.0f}% of the brain are 0 here but not in other channels; its view is cut."
+        highest = values[index].max() or values[index][values[index] < 0].max()  # 0 is air
+        share = np.count_nonzero(values[index] == highest) / np.count_nonzero(tissue[index])
+        if share > 0.001:
+            yield (
+                f"{channel}: {100 * share:.1f}% of its voxels have the highest value, {highest:g}: cut off at the scanner "
+                "or in a conversion. Bright tissue has lost its contrast."
+            )
     yield from _find_swaps(values, names, np.logical_and.reduce(tissue))
 
 

@@ -1,4 +1,7 @@
-"""What a `dataset.json` says of channels and labels, in the words of MSD and of nnU-Net v1 and v2."""
+"""What a `dataset.json` says of channels and labels, in the words of MSD and of nnU-Net v1 and v2.
+
+A `document` is its content, `source` what to call the file in an error.
+"""
 
 import json
 import re
@@ -20,7 +23,6 @@ CHANNEL_WORDS = {
 
 CONTRAST_WORDS = ("ce", "gd", "gadolinium", "contrast", "post")
 """Beside a T1w, they say that it was taken after contrast agent. Source: the entity `ce` of BIDS."""
-
 
 ENTITY = r"(^|_)(?!ce-)[a-z]+-[a-z0-9]+(?=_)"
 """Entities of BIDS other than `ce`: `ses-post` says nothing of contrast agent."""
@@ -67,11 +69,7 @@ def load_document(folder: Path) -> dict[str, Any] | None:
 
 
 def read_channels(document: Mapping[str, object], *, source: str) -> list[str]:
-    """Read the order of the channels, in the names of `CHANNELS`.
-
-    Args:
-        document: the parsed dataset.json, with `modality` (MSD, nnU-Net v1) or `channel_names` (v2).
-        source: what to call the file in the error.
+    """Read the order of the channels, as `CHANNELS`, from `modality` (MSD, nnU-Net v1) or `channel_names` (v2).
 
     Raises:
         LabelError: there are no such names, or they are not these four, or three of them.
@@ -89,13 +87,9 @@ def read_channels(document: Mapping[str, object], *, source: str) -> list[str]:
 
 
 def read_numbering(document: Mapping[str, object], schema: LabelSchema | None, *, source: str) -> LabelSchema:
-    """Read which integer stands for what.
+    """Read which integer stands for what from `labels`: MSD's (value: name) or nnU-Net v2's (name or region: values).
 
-    Args:
-        document: the parsed dataset.json; its `labels` are those of MSD (value: name) or of nnU-Net v2 (name: value, or
-            region: values).
-        schema: the numbering that the reader has named; None to go by the document.
-        source: what to call the file in the error.
+    `schema` is the numbering that the reader has named; None to go by the document.
 
     Raises:
         LabelError: there are no such names, they describe no known schema, or another than the reader's.

@@ -9,18 +9,7 @@ import torch
 from scipy import ndimage
 
 MAX_SHIFT_VOXELS = 0.1
-"""A volume this near to a grid lies on it: headers of different programs differ by rounding."""
-
-
-def lies_on_grid(to_grid: np.ndarray, shape: Sequence[int]) -> bool:
-    """Whether the corners of a volume lie on those of a grid, give or take `MAX_SHIFT_VOXELS`.
-
-    Args:
-        to_grid: (4, 4), from the volume's voxels to the grid's.
-        shape: (X, Y, Z) of both.
-    """
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
-    return bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
+"""A volume whose corners are this near to those of a grid lies on it: headers of programs differ by rounding."""
 
 
 def find_box(mask: torch.Tensor) -> tuple[slice, ...]:
@@ -54,4 +43,6 @@ def turn_onto(
     to_grid = np.linalg.inv(onto) @ affine
     turned = turn_volume(volume, to_grid)
     to_grid = to_grid @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_grid), volume.shape[1:])
-    return turned, tuple(turned.shape[1:]) == tuple(shape) and lies_on_grid(to_grid, shape)
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
+    near = bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
+    return turned, tuple(turned.shape[1:]) == tuple(shape) and near

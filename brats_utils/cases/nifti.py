@@ -1,7 +1,5 @@
 """NIfTI files: opening them, and what their headers say of where voxels lie."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -14,52 +12,37 @@ for header in (nib.Nifti1Header, nib.Nifti2Header):
     header.quaternion_threshold = -1e-5  # programs that compute in single precision write some that are a hair too long
 
 
-def open_volume(path: Path) -> nib.Nifti1Image:
-    """Read the header of a NIfTI file.
+def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """Read a NIfTI file: its header, and its voxels as they are scaled, without axes of length 1 after the third.
 
     Raises:
-        CaseError: the file is missing, damaged or no NIfTI, or its header gives the voxels no place.
+        CaseError: a file that is missing, damaged or no NIfTI, a header without a place for the voxels, or no numbers.
     """
+    name = display_path(path)
     if not path.is_file():
-        raise CaseError(f"{display_path(path)}: not found. Expected a NIfTI file; check the name and the folder.")
-    with _explain_reading(path):
-        source = nib.load(path)
-    if not isinstance(source, nib.Nifti1Pair):
-        raise CaseError(
-            f"{display_path(path)}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with "
-            "nib-convert."
-        )
-    if not np.isfinite(source.affine).all() or np.linalg.matrix_rank(source.affine[:3, :3]) < 3:
-        raise CaseError(
-            f"{display_path(path)}: found a header that gives the voxels no size or direction, expected an affine of "
-            "finite numbers with three axes. Export it again, or correct the header."
-        )
-    return source
-
-
-def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Read a NIfTI file: its header, and its voxels as they are scaled, without trailing axes of length 1 after the third."""
-    source = open_volume(path)
-    with _explain_reading(path):
-        values = np.asanyarray(source.dataobj)
-    if values.dtype.kind not in "iuf":
-        raise CaseError(
-            f"{display_path(path)}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale."
-        )
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    return source, values
-
-
-@contextmanager
-def _explain_reading(path: Path) -> Iterator[None]:
+        raise CaseError(f"{name}: not found. Expected a NIfTI file; check the name and the folder.")
     try:
-        yield
+        source = nib.load(path)
+        values = np.asanyarray(getattr(source, "dataobj", None))  # surfaces and tracts have none
     except Exception as error:  # nibabel, gzip and NumPy raise what they like, a damaged size MemoryError
         reason = str(error) or type(error).__name__
         raise CaseError(
-            f"{display_path(path)}: cannot be read ({reason}). Expected a NIfTI file; copy or download it again."
+            f"{name}: cannot be read ({reason}). Expected a NIfTI file; copy or download it again."
         ) from None
+    if not isinstance(source, nib.Nifti1Pair):
+        raise CaseError(
+            f"{name}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with nib-convert."
+        )
+    if not np.isfinite(source.affine).all() or np.linalg.matrix_rank(source.affine[:3, :3]) < 3:
+        raise CaseError(
+            f"{name}: found a header that gives the voxels no size or direction, expected an affine of finite numbers "
+            "with three axes. Export it again, or correct the header."
+        )
+    if values.dtype.kind not in "iuf":
+        raise CaseError(f"{name}: found voxels of type {values.dtype}, expected numbers. Export it as greyscale.")
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    return source, values
 
 
 def gives_position(image: nib.Nifti1Image) -> bool:

@@ -1,10 +1,11 @@
 """The one way in: opens a case, checks all that is known to go wrong, and puts image and label on one grid."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +17,7 @@ from nibabel.affines import from_matvec
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.checks import COSTS, find_air, find_doubts, find_saturation, find_tissue
+from brats_utils.cases.checks import COSTS, find_air, find_doubts, find_tissue
 from brats_utils.cases.geometry import find_box, turn_onto
 from brats_utils.cases.label import read_label
 from brats_utils.cases.nifti import gives_position, read_volume
@@ -30,25 +31,15 @@ MAX_LISTED = 5  # cases whose warnings are printed
 
 @dataclass(frozen=True)
 class Scan:
-    """One case, read and checked.
+    """One case, read and checked."""
 
-    Attributes:
-        image: (4, X, Y, Z) float32 MetaTensor on the files' own grid, channels in the order of `CHANNELS`, 0 in air.
-        brain: the box around all that is not air, in voxels.
-        reference: the file whose grid that is.
-        warnings: what looks wrong but does not forbid to use it, one sentence each.
-        label: (X, Y, Z) uint8 on the same grid; None without.
-        numbering: of the label.
-        missing: the channel that is not there and 0 everywhere.
-    """
-
-    image: MetaTensor
-    brain: tuple[slice, ...]
-    reference: Path
-    warnings: tuple[str, ...]
-    label: torch.Tensor | None = None
-    numbering: LabelSchema | None = None
-    missing: str | None = None
+    image: MetaTensor  # (4, X, Y, Z) float32 on the files' own grid, channels in the order of `CHANNELS`, 0 in air
+    brain: tuple[slice, ...]  # the box around all that is not air, in voxels
+    reference: Path  # the file whose grid that is
+    warnings: tuple[str, ...]  # what looks wrong but does not forbid to use it, one sentence each
+    label: torch.Tensor | None = None  # (X, Y, Z) uint8 on the same grid; None without
+    numbering: LabelSchema | None = None  # of the label
+    missing: str | None = None  # the channel that is not there and 0 everywhere
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -117,7 +108,7 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
     tissue = find_tissue(image)
     brain = find_box(tissue)
     inside = image.as_tensor().numpy()[:, *brain]
-    notes += _check_channels(inside, names, scans)
+    _refuse_copies(inside, names, scans[0])
     notes += find_doubts(inside, names, spacing_mm=image.pixdim.tolist())
     for missing in case.missing:
         notes.append(f"{missing} is missing. {COSTS[missing]}")
@@ -137,10 +128,8 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
 def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomplete: bool = False) -> None:
     """Read every case once, so that what cannot be used is refused before anything long begins, and say the warnings.
 
-    Args:
-        cases: what to check.
-        remembered: a file that keeps what was found; a case whose files have not changed since is not read again.
-        incomplete: see `read_case`.
+    The file `remembered` keeps what was found; a case whose files have not changed since is not read again. For
+    `incomplete` see `read_case`.
 
     Raises:
         CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
@@ -248,13 +237,10 @@ def _clean_channel(channel: np.ndarray, name: str, path: Path) -> float | None:
     return constant
 
 
-def _check_channels(values: np.ndarray, names: Sequence[str], paths: Sequence[Path]) -> Iterator[str]:
-    """Refuse one scan given twice, and warn of saturation: (C, x, y, z) float32, cut to the brain."""
-    for one, name in enumerate(names):
-        yield from find_saturation(values[one], name)
-        for other in range(one):
-            if np.array_equal(values[one], values[other]):
-                raise CaseError(
-                    f"{display_path(paths[0])}: found the same voxels in {names[other]} and {name}, expected two scans. "
-                    "Check the file names."
-                )
+def _refuse_copies(values: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Refuse one scan given twice: (C, x, y, z) float32, cut to the brain."""
+    for (one, scan), (other, copy) in combinations(zip(names, values, strict=True), 2):
+        if np.array_equal(scan, copy):
+            raise CaseError(
+                f"{display_path(path)}: found the same voxels in {one} and {other}, expected two scans. Check the file names."
+            )

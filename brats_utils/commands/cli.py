@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
-
-import yaml
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.export import export_bundle
-from brats_utils.commands.run import NOTEBOOKS, ParameterError, check_parameters, inspect_parameters, run_notebooks
+from brats_utils.commands.run import NOTEBOOKS, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.commands.train import train
-from brats_utils.config import PRESETS, load_config
+from brats_utils.config import PRESETS, ConfigError, load_config, read_yaml
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation, write_official
 from brats_utils.inference import Predictor, build_predictor
 from brats_utils.labels import SCHEMAS, LabelSchema
@@ -96,8 +93,8 @@ def _run(args: argparse.Namespace) -> None:
     notebooks = args.notebooks or list(NOTEBOOKS)
     unknown = sorted(set(notebooks) - set(NOTEBOOKS))
     if unknown:
-        raise ParameterError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
-    parameters = {name: _parse_yaml(name, os.path.expandvars(value)) for name, value in args.parameter}
+        raise ConfigError(f"notebooks: found {unknown}, expected some of {', '.join(NOTEBOOKS)}.")
+    parameters = {name: read_yaml(name, os.path.expandvars(value)) for name, value in args.parameter}
     check_parameters(parameters, notebooks)
     preset = parameters.get("preset", "auto")  # which `auto` becomes, the machine decides; all have the same settings
     load_config("laptop" if preset == "auto" else preset, parameters.get("overrides"))
@@ -109,24 +106,13 @@ def _run(args: argparse.Namespace) -> None:
     print(f"\nExecuted notebooks, checkpoints, predictions and metrics.json are in {display_path(output_dir)}/")
 
 
-def _parse_yaml(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        raise ParameterError(
-            f"{name}: found {text!r}, which is no YAML ({problem}). Expected a number, a text or {{name: value}}; put "
-            "quotes around text with signs in it."
-        ) from None
-
-
 def _phantom(args: argparse.Namespace) -> None:
     generate_dataset(args.out, num_training=args.cases, spacing_mm=args.spacing, seed=args.seed)
     print(f"{args.cases} cases of {args.spacing:g} mm in {args.out}/")
 
 
 def _train(args: argparse.Namespace) -> None:
-    overrides = {name: _parse_yaml(name, value) for name, value in args.set}
+    overrides = {name: read_yaml(name, value) for name, value in args.set}
     overrides |= {"label_schema": args.schema} if args.schema else {}
     config = load_config(args.preset, overrides, data=args.data, output_dir=args.out, init=args.init)
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)

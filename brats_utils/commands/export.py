@@ -50,13 +50,11 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
 def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | None = None) -> str:
     """Say in Markdown what a network is, what it was trained on, how well it does and what it must not be used for.
 
-    Without `metrics`, the content of notebook 04's `metrics.json`, the card gives the validation Dice alone.
+    Without `metrics`, the content of notebook 04's `metrics.json`, the card gives the validation Dice alone. Source:
+    Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
 
     Raises:
         CheckpointError: the metrics are no test scores, or those of another checkpoint; or it lacks a setting.
-
-    Source:
-        Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
     """
     checkpoint.check_settings()
     config, schema = checkpoint.config, SCHEMAS[checkpoint.config["label_schema"]]

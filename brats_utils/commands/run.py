@@ -15,13 +15,10 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
+from brats_utils.config import ConfigError
 from brats_utils.paths import REPOSITORY, display_path, replacing
 
 NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_evaluation", "06_your_scans")
-
-
-class ParameterError(ValueError):
-    """A parameter that no notebook has, or a value of another type than the notebook declares."""
 
 
 class NotebookError(RuntimeError):
@@ -49,15 +46,15 @@ def inspect_parameters(name: str) -> dict[str, Any]:
 def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Refuse unknown parameters and wrong types; papermill itself only logs the one and ignores the other.
 
-    Gives for each notebook those of the parameters that it has. The `ParameterError` names what was found and expected.
+    Gives for each notebook those of the parameters that it has. The `ConfigError` names what was found and expected.
     """
     declared = {name: inspect_parameters(name) for name in notebooks}
     known = {key: default for defaults in declared.values() for key, default in defaults.items()}
     for key, value in parameters.items():
         if key not in known:
-            raise ParameterError(f"{key}: unknown parameter; {', '.join(notebooks)} have {', '.join(sorted(known))}.")
+            raise ConfigError(f"{key}: unknown parameter; {', '.join(notebooks)} have {', '.join(sorted(known))}.")
         if type(value) is not type(known[key]):
-            raise ParameterError(
+            raise ConfigError(
                 f"{key}: found {value!r} ({type(value).__name__}), expected {type(known[key]).__name__} such as {known[key]!r}."
             )
     return {name: {key: parameters[key] for key in parameters if key in own} for name, own in declared.items()}
@@ -71,7 +68,7 @@ def run_notebooks(
     A failing notebook leaves its copy too, with the error in place, and stops the run.
 
     Raises:
-        ParameterError: before anything is executed.
+        ConfigError: before anything is executed.
         NotebookError: with the failing cell's source and error.
     """
     by_notebook = check_parameters(parameters, notebooks)

@@ -42,12 +42,8 @@ def predict_patient(
     flips or several networks), `preview.png` and, last, `prediction.json`: volumes in mL, warnings, settings. All of
     them appear at once, when all are made, so whoever interrupts a prediction finds nothing of it.
 
-    Args:
-        predictor: networks and settings.
-        case: the scans; a label is not looked at.
-        out_dir: folder for the patient's files.
-        resample: bring scans on different grids to that of the first.
-        overwrite: replace an earlier prediction, and any other file of these names.
+    A label of the case is not looked at. To `resample` is to bring scans on different grids to that of the first, to
+    `overwrite` is to replace an earlier prediction, and any other file of these names.
 
     Raises:
         CaseError: see `read_case`; or `out_dir` holds a file of these names already.

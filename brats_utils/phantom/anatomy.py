@@ -84,25 +84,16 @@ class Noise:
 
 @dataclass(frozen=True)
 class Tissues:
-    """What a brain is made of: float32 arrays of one grid's shape, fractions of 0 to 1.
+    """What a brain is made of: float32 arrays of one grid's shape; of tissues, fractions of 0 to 1."""
 
-    Attributes:
-        brain: 1 inside, falling through .5 at the surface.
-        csf: cerebrospinal fluid.
-        gm: grey matter.
-        wm: white matter.
-        ventricle: the part of `csf` inside the ventricles.
-        x, y, z: MNI mm to the right of the midline, before and above the anterior commissure.
-    """
-
-    brain: np.ndarray
-    csf: np.ndarray
-    gm: np.ndarray
-    wm: np.ndarray
-    ventricle: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
+    brain: np.ndarray  # 1 inside, falling through .5 at the surface
+    csf: np.ndarray  # cerebrospinal fluid
+    gm: np.ndarray  # grey matter
+    wm: np.ndarray  # white matter
+    ventricle: np.ndarray  # the part of `csf` inside the ventricles
+    x: np.ndarray  # MNI mm to the right of the midline
+    y: np.ndarray  # mm before the anterior commissure
+    z: np.ndarray  # mm above the anterior commissure
 
     @property
     def cerebrum(self) -> np.ndarray:
@@ -114,21 +105,13 @@ class Tissues:
 
 @dataclass(frozen=True)
 class Head:
-    """One patient's head, as the map from the field of view to MNI space.
+    """One patient's head, as the map from the field of view to MNI space."""
 
-    Attributes:
-        matrix: (3, 3) mm to mm.
-        centre_mm: where the middle of the MNI brain lies in the field.
-        displacement: (3, X, Y, Z) mm on the coarse grid, added to a position before `matrix`.
-        sulci: how far the sulci gape, 1 as in MNI152.
-        sulcus_noise: makes neighbouring sulci differ.
-    """
-
-    matrix: np.ndarray
-    centre_mm: np.ndarray
-    displacement: np.ndarray
-    sulci: float
-    sulcus_noise: Noise
+    matrix: np.ndarray  # (3, 3) mm to mm
+    centre_mm: np.ndarray  # where the middle of the MNI brain lies in the field
+    displacement: np.ndarray  # (3, X, Y, Z) mm on the coarse grid, added to a position before `matrix`
+    sulci: float  # how far the sulci gape, 1 as in MNI152
+    sulcus_noise: Noise  # makes neighbouring sulci differ
 
     def tissues(self, grid: Grid) -> Tissues:
         """Sample the atlas at every voxel of a grid."""

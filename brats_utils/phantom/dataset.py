@@ -7,6 +7,7 @@ sequences are simulated (`image`). It looks like BraTS and is not: no number mea
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,11 @@ VERSION = 4
 
 @dataclass(frozen=True)
 class PhantomCase:
-    """One synthetic patient.
+    """One synthetic patient."""
 
-    Attributes:
-        image: (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is air.
-        label: (X, Y, Z) uint8, schema `labels.MSD`.
-        affine: (4, 4) float64, voxel to mm, RAS+.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    affine: np.ndarray
+    image: np.ndarray  # (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is air
+    label: np.ndarray  # (X, Y, Z) uint8, schema `labels.MSD`
+    affine: np.ndarray  # (4, 4) float64, voxel to mm, RAS+
 
 
 def generate_case(seed: int, case_idx: int, *, spacing_mm: float = 2.0) -> PhantomCase:
@@ -125,18 +120,19 @@ def generate_dataset(
         raise ValueError(
             f"Found seed {seed} and {num_training} cases, expected a seed of 0 or more and one case at least. Correct them."
         )
-    num_cases, document = num_training + num_test, _describe(num_training, num_test, spacing_mm, seed)
+    document = _describe(num_training, num_test, spacing_mm, seed)
+    entries = [*document["training"], *({"image": path} for path in document["test"])]
     if root.exists() and any(root.iterdir()):
         _check_same(root, document)
         return root
-    print(f"Generating {num_cases} synthetic cases at {spacing_mm:g} mm.", flush=True)
+    print(f"Generating {len(entries)} synthetic cases at {spacing_mm:g} mm.", flush=True)
     partial = root.with_name(f".part-{os.getpid()}-{root.name}")
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
         (partial / folder).mkdir(parents=True)
     try:
-        jobs = (delayed(_write_case)(partial, seed, i, spacing_mm, i < num_training) for i in range(num_cases))
+        jobs = (delayed(_write_case)(partial, entry, seed, i, spacing_mm) for i, entry in enumerate(entries))
         workers = Parallel(n_jobs=cpu_count(), return_as="generator")
-        for _ in tqdm(workers(jobs), desc="Phantom", total=num_cases):
+        for _ in tqdm(workers(jobs), desc="Phantom", total=len(entries)):
             pass
         (partial / "dataset.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
         partial.replace(root)
@@ -145,26 +141,20 @@ def generate_dataset(
     return root
 
 
-def _case_name(case_idx: int) -> str:
-    """File name of a case, counted from 1 as in MSD."""
-    return f"PHANTOM_{case_idx + 1:03d}.nii.gz"
-
-
-def _write_case(root: Path, seed: int, case_idx: int, spacing_mm: float, labelled: bool) -> None:
-    """Generate one case and write its files."""
+def _write_case(root: Path, entry: Mapping[str, str], seed: int, case_idx: int, spacing_mm: float) -> None:
+    """Generate one case and write its files: `entry` says where under `root` its `image` goes, and its `label`."""
     case = generate_case(seed, case_idx, spacing_mm=spacing_mm)
-    files = [("imagesTr" if labelled else "imagesTs", case.image)] + ([("labelsTr", case.label)] if labelled else [])
-    for folder, volume in files:
-        image = nib.Nifti1Image(volume, case.affine)
+    for part, path in entry.items():
+        image = nib.Nifti1Image(getattr(case, part), case.affine)
         image.header.set_xyzt_units("mm")
         image.set_sform(case.affine, code=1)
         image.set_qform(case.affine, code=1)
-        nib.save(image, root / folder / _case_name(case_idx))
+        nib.save(image, root / path)
 
 
 def _describe(num_training: int, num_test: int, spacing_mm: float, seed: int) -> dict[str, Any]:
     """The dataset.json; keys and spelling as in MSD's own, plus `phantom`."""
-    names = [_case_name(i) for i in range(num_training + num_test)]
+    names = [f"PHANTOM_{number:03d}.nii.gz" for number in range(1, num_training + num_test + 1)]
     return {
         "name": "BRATS",
         "description": "Synthetic gliomas in synthetic brains: for learning, never for medicine",
@@ -198,8 +188,7 @@ def _check_same(root: Path, document: dict[str, Any]) -> None:
         return
     keys = ("phantom", "numTraining", "numTest")
     expected = {key: document[key] for key in keys}
-    readable = isinstance(found, dict)
-    what = {key: found.get(key) for key in keys} if readable else "files but no readable dataset.json"
+    what = {key: found.get(key) for key in keys} if isinstance(found, dict) else "files but no readable dataset.json"
     raise FileExistsError(
         f"{root}: found {what}, expected {expected}. "
         "Choose another folder, or move this one elsewhere to have it generated again."

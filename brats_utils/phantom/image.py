@@ -17,32 +17,19 @@ class Sequence:
 
     Contrasts are in standard deviations of normal brain; tissues relative to white matter.
     Source: statistics of 16 BraTS/TCGA cases, docs/phantom.md.
-
-    Attributes:
-        csf: brightness of CSF, white matter being 1.
-        sulci: least and largest share of water in what the atlas calls CSF outside the ventricles.
-        gm: brightness of grey matter, white matter being 1.
-        edema: contrast of edema.
-        necrotic: contrast of necrotic core that does not enhance.
-        low_grade: contrast of the core of a tumour that does not enhance at all.
-        enhancing: contrast of enhancing tumour.
-        texture: SD inside edema, core and enhancement.
-        noise: SD of the scanner's noise.
-        noise_mm: its correlation, in plane and across planes, as sigma of a Gaussian.
-        bias: SD of the bias field, relative.
     """
 
-    csf: Range
-    sulci: tuple[float, float]
-    gm: Range
-    edema: Range
-    necrotic: Range
-    low_grade: Range
-    enhancing: Range
-    texture: tuple[float, float, float]
-    noise: float
-    noise_mm: tuple[float, float]
-    bias: float
+    csf: Range  # brightness of CSF, white matter being 1
+    sulci: tuple[float, float]  # least and largest share of water in what the atlas calls CSF outside the ventricles
+    gm: Range  # brightness of grey matter, white matter being 1
+    edema: Range  # contrast of edema
+    necrotic: Range  # contrast of necrotic core that does not enhance
+    low_grade: Range  # contrast of the core of a tumour that does not enhance at all
+    enhancing: Range  # contrast of enhancing tumour
+    texture: tuple[float, float, float]  # SD inside edema, core and enhancement
+    noise: float  # SD of the scanner's noise
+    noise_mm: tuple[float, float]  # its correlation, in plane and across planes, as sigma of a Gaussian
+    bias: float  # SD of the bias field, relative
 
 
 SEQUENCES = {
@@ -56,7 +43,6 @@ SEQUENCES = {
                     (0.2, 1.42, 2.6), (0.8, 0.7, 0.6), 0.07, (0.95, 2.4), 0.044),
 }  # fmt: skip
 """Keys are `labels.CHANNELS`."""
-
 
 VESSELS = {  # course in MNI mm, right side; radius in mm
     "choroid plexus": (((4, 0, 14), (12, -20, 18), (20, -36, 14), (25, -40, 6), (30, -28, -10)), 2.0),

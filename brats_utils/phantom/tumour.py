@@ -28,17 +28,11 @@ FAR_MM = 80.0
 
 @dataclass(frozen=True)
 class Blob:
-    """An ellipsoid.
+    """An ellipsoid."""
 
-    Attributes:
-        centre: (3,) mm.
-        radius: mm, of the sphere of the same volume.
-        metric: (3, 3), maps the ellipsoid to that sphere.
-    """
-
-    centre: np.ndarray
-    radius: float
-    metric: np.ndarray
+    centre: np.ndarray  # (3,) mm
+    radius: float  # mm, of the sphere of the same volume
+    metric: np.ndarray  # (3, 3), maps the ellipsoid to that sphere
 
     def distance(self, grid: Grid) -> np.ndarray:
         """About the distance to its surface in mm, negative inside."""
@@ -51,29 +45,17 @@ class Blob:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tumour will be, before it meets the brain.
+    """What a tumour will be, before it meets the brain. Each noise is a pair, coarse and fine."""
 
-    Attributes:
-        kind: one of `KINDS`, or `non-enhancing`.
-        core_ml: volume of the core.
-        edema_ml: volume of the edema.
-        enhancing: share of the core that enhances.
-        side: -1 or 1, the hemisphere.
-        blobs: foci of the core.
-        lobes: noise that makes the core lobulated, coarse and fine.
-        rim: noise that decides where the core enhances, coarse and fine.
-        fringe: noise on the border of the edema, coarse and fine.
-    """
-
-    kind: str
-    core_ml: float
-    edema_ml: float
-    enhancing: float
-    side: float
-    blobs: tuple[Blob, ...]
-    lobes: tuple[Noise, Noise]
-    rim: tuple[Noise, Noise]
-    fringe: tuple[Noise, Noise]
+    kind: str  # one of `KINDS`, or `non-enhancing`
+    core_ml: float  # volume of the core
+    edema_ml: float  # volume of the edema
+    enhancing: float  # share of the core that enhances
+    side: float  # -1 or 1, the hemisphere
+    blobs: tuple[Blob, ...]  # foci of the core
+    lobes: tuple[Noise, Noise]  # makes the core lobulated
+    rim: tuple[Noise, Noise]  # decides where the core enhances
+    fringe: tuple[Noise, Noise]  # on the border of the edema
 
     def core_score(self, grid: Grid, tissues: Tissues) -> np.ndarray:
         """In mm, lower is nearer to the middle of the core, which keeps to its hemisphere and out of CSF."""
@@ -101,17 +83,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Tumour:
-    """A grown tumour.
+    """A grown tumour."""
 
-    Attributes:
-        plan: its shape.
-        arrival: (X, Y, Z) mm on the coarse grid, how far edema travels from the core.
-        limits: scores at the surface of core, enhancement and edema.
-    """
-
-    plan: Plan
-    arrival: np.ndarray
-    limits: tuple[float, float, float]
+    plan: Plan  # its shape
+    arrival: np.ndarray  # (X, Y, Z) mm on the coarse grid, how far edema travels from the core
+    limits: tuple[float, float, float]  # scores at the surface of core, enhancement and edema
 
     def depths(self, grid: Grid, tissues: Tissues) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """About the depth inside edema-or-core, core and enhancement, in mm; negative outside."""

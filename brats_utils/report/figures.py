@@ -25,9 +25,6 @@ from PIL import Image
 from brats_utils.labels import CHANNELS, ET, REGIONS, TC, WT, LabelSchema, labels_to_regions
 from brats_utils.report.slices import NESTING, ORIENTATION, largest_slice, upright_slice, window_volume
 
-WIDTH_PER_PANEL = 2.8
-"""Inches."""
-
 DARK = "#333333"
 """Background of all that shows region colours: the yellow vanishes on white."""
 
@@ -189,7 +186,7 @@ def _show_row(
 ) -> tuple[Figure, Sequence[Axes]]:
     """Show pictures of one slice side by side under their names, above the colours; or leave room for `charts` on the right."""
     count = len(pictures) + charts
-    figure, axes = plt.subplots(1, count, figsize=(WIDTH_PER_PANEL * count, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, count, figsize=(2.8 * count, 3.6), layout="constrained")
     title, fonts = choose_fonts(title)
     figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", size=10, family=fonts, parse_math=False)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):

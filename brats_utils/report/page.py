@@ -38,33 +38,21 @@ RULE = (
 
 @dataclass(frozen=True)
 class ReportCase:
-    """One case for the viewer.
+    """One case for the viewer, or for a W&B table; channels and regions in the order of `CHANNELS` and `REGIONS`."""
 
-    Attributes:
-        case_id: as in the table of scores.
-        image: (4, X, Y, Z) float, RAS, any scale; 0 is air.
-        truth: (3, X, Y, Z) bool, channels in the order of `REGIONS`.
-        prediction: (3, X, Y, Z) bool; without an element where there is none.
-        spacing_mm: size of a voxel along X, Y and Z.
-        note: a few words beside its name, e.g. `worst`.
-    """
-
-    case_id: str
-    image: torch.Tensor
-    truth: torch.Tensor
-    prediction: torch.Tensor
-    spacing_mm: tuple[float, float, float]
-    note: str = ""
+    case_id: str  # as in the table of scores
+    image: torch.Tensor  # (4, X, Y, Z) float, RAS, any scale; 0 is air
+    truth: torch.Tensor  # (3, X, Y, Z) bool
+    prediction: torch.Tensor | None  # (3, X, Y, Z) bool; None without
+    spacing_mm: tuple[float, float, float]  # size of a voxel along X, Y and Z
+    note: str = ""  # a few words beside its name, e.g. `worst`
 
     def __post_init__(self) -> None:
-        shape = self.image.shape[1:]
         for name, count in (("image", 4), ("truth", 3), ("prediction", 3)):
-            if name == "prediction" and not self.prediction.numel():
-                continue
-            found, expected = tuple(getattr(self, name).shape), (count, *shape)
-            if found != expected:
+            volume, expected = getattr(self, name), (count, *self.image.shape[1:])
+            if volume is not None and volume.shape != expected:
                 raise ValueError(
-                    f"{self.case_id}: found {name} of shape {found}, expected {expected}. "
+                    f"{self.case_id}: found {name} of shape {tuple(volume.shape)}, expected {expected}. "
                     "Give image, truth and prediction on one grid."
                 )
 
@@ -125,7 +113,7 @@ def _fill_page(cases: Sequence[ReportCase], scores: pd.DataFrame, content: Mappi
         "nesting": NESTING,
         "channels": CHANNELS,
         "cases": [_encode_case(case, scores) for case in cases],
-        "predicted": any(case.prediction.numel() for case in cases),
+        "predicted": any(case.prediction is not None for case in cases),
     }
     page = files("brats_utils.report").joinpath("page.html").read_text(encoding="utf-8")
     safe = json.dumps({**content, **fixed}, separators=(",", ":")).replace("<", "\\u003c")  # no name can end the script
@@ -149,7 +137,7 @@ def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     """Crop a case to the brain and pack it: a JPEG mosaic a channel, one PNG for all masks."""
-    predicted = case.prediction if case.prediction.numel() else torch.zeros_like(case.truth)
+    predicted = torch.zeros_like(case.truth) if case.prediction is None else case.prediction
     box = find_box((case.image != 0).any(0) | case.truth.any(0) | predicted.any(0))
     image, masks = case.image[:, *box], torch.cat([case.truth, predicted])[:, *box].cpu().numpy()
     bits = 4 * np.packbits(masks, axis=0, bitorder="little")[0]  # apart, whatever the decoder rounds

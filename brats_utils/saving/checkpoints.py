@@ -42,33 +42,20 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """What a training leaves behind: enough to rebuild the model and to go on.
 
-    Attributes:
-        model: state dict of the network.
-        config: the settings of the run, as `Config.model_dump(mode="json")` gives them.
-        epoch: epochs finished.
-        batch_losses: of the next epoch, if it was interrupted; as many batches of it are done.
-        mean_dice: validation mean Dice of these weights.
-        best_dice: the best so far.
-        history: a row of plain numbers an epoch.
-        run_id: W&B run that made it.
-        optimizer: state dict.
-        schedule: state dict.
-        scaler: state dict of the float16 gradient scaler, empty without one.
-
     Random generators are not in it: training seeds them anew at each step, from the seed, the epoch and the batch.
     """
 
-    model: Mapping[str, torch.Tensor]
-    config: Mapping[str, Any]
-    epoch: int
-    batch_losses: list[float]
-    mean_dice: float
-    best_dice: float
-    history: list[dict[str, float]]
-    run_id: str
-    optimizer: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-    scaler: Mapping[str, Any]
+    model: Mapping[str, torch.Tensor]  # state dict of the network
+    config: Mapping[str, Any]  # the settings of the run, as `Config.model_dump(mode="json")` gives them
+    epoch: int  # epochs finished
+    batch_losses: list[float]  # of the next epoch, if it was interrupted; as many batches of it are done
+    mean_dice: float  # validation mean Dice of these weights
+    best_dice: float  # the best so far
+    history: list[dict[str, float]]  # a row of plain numbers an epoch
+    run_id: str  # W&B run that made it
+    optimizer: Mapping[str, Any]  # state dict
+    schedule: Mapping[str, Any]  # state dict
+    scaler: Mapping[str, Any]  # state dict of the float16 gradient scaler, empty without one
 
     def check_settings(self) -> None:
         """Refuse a checkpoint that does not say how its network is used: a `CheckpointError` where `SETTINGS` lack."""

@@ -39,34 +39,20 @@ class TrainingState:
 
     Hugging Face Accelerate prepares the model and the optimiser: for mixed precision, and, where the program was
     started by `torchrun` or `notebook_launcher`, for training together with other processes.
-
-    Attributes:
-        model: the network, on its device.
-        loss_fn: from (logits, regions) to a scalar.
-        optimizer: updates the model.
-        schedule: sets the learning rate, one call a step.
-        precision: dtype for autocast; float32 means none. float16 comes with a gradient scaler.
-        epoch: epochs finished, validation included.
-        batch_losses: of the epoch that is not finished yet, a scalar a batch.
-        learning_rate: of the last step.
-        mean_dice: validation mean Dice of the last validation; NaN before the first.
-        best_dice: best validation mean Dice so far.
-        history: a row an epoch, for `charts.plot_history` and `history.csv`.
-        accelerator: knows this process's rank and the others.
     """
 
-    model: SegResNet
-    loss_fn: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: LRScheduler
-    precision: torch.dtype
-    epoch: int = 0
-    batch_losses: list[torch.Tensor] = field(default_factory=list)
-    learning_rate: float = 0.0
-    mean_dice: float = float("nan")
-    best_dice: float = -1.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    accelerator: Accelerator = field(init=False)
+    model: SegResNet  # the network, on its device
+    loss_fn: nn.Module  # from (logits, regions) to a scalar
+    optimizer: torch.optim.Optimizer  # updates the model
+    schedule: LRScheduler  # sets the learning rate, one call a step
+    precision: torch.dtype  # dtype for autocast; float32 means none. float16 comes with a gradient scaler
+    epoch: int = 0  # epochs finished, validation included
+    batch_losses: list[torch.Tensor] = field(default_factory=list)  # of the epoch not finished yet, a scalar a batch
+    learning_rate: float = 0.0  # of the last step
+    mean_dice: float = float("nan")  # validation mean Dice of the last validation; NaN before the first
+    best_dice: float = -1.0  # best validation mean Dice so far
+    history: list[dict[str, float]] = field(default_factory=list)  # a row an epoch, for `charts.plot_history`
+    accelerator: Accelerator = field(init=False)  # knows this process's rank and the others
 
     def __post_init__(self) -> None:
         AcceleratorState._reset_state()  # it keeps the first precision for the life of the process otherwise
