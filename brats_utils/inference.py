@@ -20,7 +20,7 @@ from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import ET, REGIONS, SCHEMAS, LabelSchema, regions_to_labels
-from brats_utils.model import choose_device, choose_precision, explain_out_of_memory, speed_up_inference
+from brats_utils.model import choose_device, choose_precision, explain_out_of_memory
 from brats_utils.paths import replacing
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_preprocessing
@@ -103,9 +103,9 @@ def build_predictor(
             "An ensemble needs networks that were trained alike in these."
         )
     (spacing_mm, roi_size, schema_name), device = needed[0], choose_device()
-    models = tuple(checkpoint.build_model().to(device) for checkpoint in checkpoints)
-    if device.type == "cpu":
-        models = tuple(speed_up_inference(model) for model in models)
+    # channels last, a CPU convolves a third faster; group norm rounds a little more, as bfloat16 does
+    layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+    models = tuple(c.build_model().to(device, memory_format=layout) for c in checkpoints)  # type: ignore[call-overload]
     return Predictor(models, spacing_mm, roi_size, schema or SCHEMAS[schema_name], choose_precision(device), flips)
 
 

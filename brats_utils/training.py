@@ -26,23 +26,14 @@ OUT_OF_MEMORY_REMEDY = "Lower roi_size or batch_size, through `overrides`, or ta
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch did.
+    """What one epoch did."""
 
-    Attributes:
-        epoch: its number, from 1.
-        batch_losses: training loss of each batch.
-        learning_rate: of the epoch's last step.
-        seconds: wall time of the training part.
-        dice: (cases, 3) float64, validation Dice per case and region; None if this epoch had no validation.
-        is_best: whether this validation's mean Dice is the best so far.
-    """
-
-    epoch: int
-    batch_losses: list[float]
-    learning_rate: float
-    seconds: float
-    dice: torch.Tensor | None
-    is_best: bool
+    epoch: int  # its number, from 1
+    batch_losses: list[float]  # training loss of each batch
+    learning_rate: float  # of the epoch's last step
+    seconds: float  # wall time of the training part
+    dice: torch.Tensor | None  # (cases, 3) float64, validation Dice per case and region; None without a validation
+    is_best: bool  # whether this validation's mean Dice is the best so far
 
     @property
     def mean_train_loss(self) -> float:
@@ -188,8 +179,7 @@ def train_epochs(
     Yields:
         One result an epoch, when the state may be saved. It may be saved after a KeyboardInterrupt too.
     """
-    computes_here = state.accelerator.device.type == "cpu"
-    with follow_load() if computes_here else nullcontext(lambda: None) as look:
+    with follow_load() if state.accelerator.device.type == "cpu" else nullcontext(lambda: None) as look:
         while state.epoch < max_epochs:
             start = time.perf_counter()
             losses = train_epoch(state, train_loader, seed=seed, after_step=look)

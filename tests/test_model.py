@@ -4,7 +4,6 @@ import torch
 from brats_utils import model
 from brats_utils.model import (
     RegionLoss,
-    SlicewiseGroupNorm,
     build_model,
     build_optimizer,
     build_schedule,
@@ -62,16 +61,6 @@ def test_schedule_ends_near_zero(name, first_is_highest):
 )
 def test_weights_lie_channels_last_where_a_cpu_computes_in_float32(device, precision, layout):
     assert choose_layout(torch.device(device), precision) is layout
-
-
-def test_slicewise_norm_treats_each_image_of_a_batch_by_itself():
-    norm = torch.nn.GroupNorm(8, 16)
-    torch.nn.init.normal_(norm.weight)
-    torch.nn.init.normal_(norm.bias)
-    images = (torch.randn(3, 16, 5, 6, 7) + torch.tensor([0, 2, 9]).view(-1, 1, 1, 1, 1)).double()
-    expected = norm.double()(images).float()
-    slicewise = SlicewiseGroupNorm(norm.float())(images.float().to(memory_format=torch.channels_last_3d))
-    torch.testing.assert_close(slicewise, expected, atol=1e-4, rtol=0)
 
 
 def test_apples_gpu_is_taken_where_it_can_do_a_training_step(monkeypatch):
