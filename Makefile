@@ -30,7 +30,7 @@ test: $(INSTALLED)  ## Lint, format, types, tests, then every notebook; stops at
 bench: $(INSTALLED)  ## Measure our recipe against the classic one; `ONLY=steps` for one part, `ONLY=peers` for nnU-Net beside it
 	TQDM_DISABLE=1 $(BIN)/python -m benchmarks $(ONLY)
 
-weights: $(INSTALLED)  ## Train the pretrained network of the package anew, from phantoms; hours, and it goes on if interrupted
+weights: $(INSTALLED)  ## Train the pretrained network of the package anew, from phantoms; a quarter of an hour, and it goes on if interrupted
 	TQDM_DISABLE=1 $(BIN)/python -m benchmarks.weights
 
 docs: $(INSTALLED)  ## Turn the notebooks of a finished `make run` into a static gallery in build/docs

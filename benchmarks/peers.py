@@ -46,6 +46,8 @@ MONAI_EPOCHS = 300
 
 def main() -> None:
     """Run every contender by itself, and compare what it predicts."""
+    if choose_device().type != "cpu":
+        raise RuntimeError("Found a GPU. This compares on a CPU: set CUDA_VISIBLE_DEVICES to nothing.")
     parts, seconds, rows = split_data(), None, []
     for name, times in CONTENDERS:
         out_dir = HERE / f"{name}_{times}"
@@ -81,9 +83,10 @@ def prepare(name: str, parts: dict[str, list[Case]]) -> tuple[list[str], dict[st
     if name != "nnunet":
         return [sys.executable, "-m", "benchmarks.peers", name], dict(os.environ)
     python = HERE / "venv" / "bin" / "python"
-    if not python.exists():
+    if not python.with_name("nnUNetv2_plan_and_preprocess").exists():
         venv.create(HERE / "venv", with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", NNUNET, f"torch=={torch.__version__}"], check=True)
+        wanted = f"torch=={torch.__version__.partition('+')[0]}"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", NNUNET, wanted], check=True)
     shutil.rmtree(HERE / "nnunet", ignore_errors=True)
     raw = HERE / "nnunet" / "raw" / "Dataset001_Phantom"
     for folder, part in (("imagesTr", "train"), ("imagesTs", "test")):

@@ -69,7 +69,7 @@ def choose_preset(preset: str) -> str:
     large is downloaded and nothing long is started unasked.
     """
     if preset != "auto":
-        if preset in GPU_PRESETS and not torch.cuda.is_available():
+        if preset in GPU_PRESETS and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
             print(
                 f"preset: {preset} is made for a GPU, found none. A step will take a minute or more; `laptop` suits a CPU."
             )

@@ -1,6 +1,7 @@
 """The network, its loss, optimiser and schedule; the device and precision to run it with."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -73,10 +74,8 @@ def build_optimizer(model: nn.Module, *, name: str, learning_rate: float, weight
 def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, num_steps: int) -> LRScheduler:
     """Build `cosine` (annealing from the first step) or `one_cycle` (warm-up, then annealing); one call a step.
 
-    The optimiser's learning rate is the highest it reaches; `num_steps` are those of the whole training.
-
-    Source:
-        Loshchilov 2017, arXiv 1608.03983; Smith 2018, arXiv 1708.07120.
+    The optimiser's learning rate is the highest it reaches; `num_steps` are those of the whole training. Source:
+    Loshchilov 2017, arXiv 1608.03983; Smith 2018, arXiv 1708.07120.
     """
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=num_steps)
@@ -89,7 +88,7 @@ def explain_out_of_memory(remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and not re.search("(out of|not enough) memory", str(error)):
             raise
         raise MemoryError(f"Out of memory: {str(error).splitlines()[0]} {remedy}") from error
 
@@ -107,17 +106,15 @@ def choose_device() -> torch.device:
 @cache
 def can_train(device: str) -> bool:
     """Try whether this torch has every operation of a training step on a device; which one lacks is said once."""
-    patch = torch.zeros(1, len(CHANNELS), 16, 16, 16)
     try:
         with torch.random.fork_rng(devices=()):
-            model = build_model(init_filters=8, dropout_prob=0.2)
-        logits = model.to(device)(patch.to(device))
-        RegionLoss(bce_weight=1.0, sigmoid=True, batch=True)(logits, torch.zeros_like(logits).bool()).backward()
-        build_optimizer(model, name="adamw", learning_rate=1e-3, weight_decay=0.0).step()
+            model = build_model(init_filters=8, dropout_prob=0.2).to(device)
+            logits = model(torch.zeros(1, len(CHANNELS), 16, 16, 16, device=device))
+            RegionLoss(bce_weight=1.0, sigmoid=True, batch=True)(logits, torch.zeros_like(logits).bool()).backward()
+            build_optimizer(model, name="adamw", learning_rate=1e-3, weight_decay=0.0).step()
     except (RuntimeError, TypeError) as error:
-        say(
-            f"Device: the CPU, because torch {torch.__version__} cannot train on {device}: {str(error).splitlines()[0]}"
-        )
+        reason = str(error).partition("\n")[0]
+        say(f"Device: the CPU, because torch {torch.__version__} cannot train on {device}: {reason}")
         return False
     return True
 
@@ -147,8 +144,7 @@ def choose_precision(device: torch.device) -> torch.dtype:
 def choose_layout(device: torch.device, precision: torch.dtype) -> torch.memory_format:
     """Pick the memory layout of the weights in which a training step is fastest; the activations follow.
 
-    In float32 a CPU is a fifth faster with the channels last; with bfloat16 units it is the other way round.
-    Source: docs/performance.md.
+    In float32 a CPU is a fifth faster with the channels last; with bfloat16 units the other way is (docs/performance.md).
     """
     slow = device.type == "cpu" and precision == torch.float32
     return torch.channels_last_3d if slow else torch.contiguous_format

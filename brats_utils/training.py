@@ -166,15 +166,8 @@ def train_epochs(
 ) -> Iterator[EpochResult]:
     """Train, and validate now and then; the last epoch always is.
 
-    Args:
-        state: where to start from; is updated.
-        train_loader: random patches, see `loading.build_train_loader`.
-        val_loader: whole cases, one a batch.
-        max_epochs: stop when as many are finished.
-        validation_intervals: validate every n-th epoch.
-        roi_size: sliding window of the validation, in voxels.
-        spacing_mm: voxel size of the validation's volumes.
-        seed: of every random choice.
+    Updates the state, which starts anywhere; `roi_size` is the sliding window of the validation in voxels of `spacing_mm`,
+    and one in `validation_intervals` epochs is validated. The loaders are those of `loading`.
 
     Yields:
         One result an epoch, when the state may be saved. It may be saved after a KeyboardInterrupt too.

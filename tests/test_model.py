@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 import torch
 
@@ -65,18 +67,27 @@ def test_weights_lie_channels_last_where_a_cpu_computes_in_float32(device, preci
 
 def test_apples_gpu_is_taken_where_it_can_do_a_training_step(monkeypatch):
     assert model.can_train("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(model, "can_train", lambda device: device == "mps")
     assert choose_device() == torch.device("mps")
 
 
 def test_the_cpu_is_taken_and_the_reason_said_where_apples_gpu_lacks_an_operation(monkeypatch, capsys):
-    """This torch was built without any of its operations, which fails as one that lacks does."""
+    class LackingModel(torch.nn.Module):
+        def to(self, device):
+            raise NotImplementedError(f"The operator 'aten::x' is not implemented for {device}.\nTry another.")
+
+    monkeypatch.setattr(model, "build_model", lambda **_: LackingModel())
+    monkeypatch.setattr(model, "can_train", cache(model.can_train.__wrapped__))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    drawn = torch.get_rng_state()
-    model.can_train.cache_clear()
     assert choose_device() == choose_device() == torch.device("cpu")
-    assert torch.equal(torch.get_rng_state(), drawn)
-    assert capsys.readouterr().out.count("cannot train on mps: ") == 1
-    model.can_train.cache_clear()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("cannot train on mps: The operator 'aten::x' is not implemented for mps.")
+
+
+def test_trying_a_device_draws_no_random_number_of_the_training():
+    before = torch.get_rng_state()
+    assert model.can_train.__wrapped__("cpu")
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,10 +1,14 @@
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 
 import psutil
 import pytest
 import torch
+from tiny_training import make_cases, make_state, run
 
-from brats_utils import threads
+from brats_utils import threads, training
 from brats_utils.threads import follow_load
 
 
@@ -13,7 +17,7 @@ def machine(monkeypatch):
     """A machine of 4 cores whose load a test sets: what all programs use in percent, and what this one has in seconds."""
     load = {"now": 0.0, "own": 0.0, "percent": 0.0}
     monkeypatch.setattr(time, "monotonic", lambda: load["now"])
-    monkeypatch.setattr(time, "process_time", lambda: load["own"])
+    monkeypatch.setattr(threads, "_own_seconds", lambda: load["own"])
     monkeypatch.setattr(psutil, "cpu_percent", lambda: load["percent"])
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
     before = torch.get_num_threads()
@@ -51,3 +55,26 @@ def test_threads_stay_with_little_other_work_and_between_two_looks(machine, own,
         look()
         assert torch.get_num_threads() == 4
     assert not capsys.readouterr().out
+
+
+def test_what_a_child_computes_is_not_the_work_of_others():
+    before = threads._own_seconds()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        while psutil.Process(child.pid).cpu_times().user < 0.2:
+            time.sleep(0.05)
+        own = threads._own_seconds() - before
+        child.kill()
+    assert own > 0.2
+
+
+def test_training_looks_after_each_step_and_leaves_the_threads_as_they_were(monkeypatch):
+    looks, left = [], []
+
+    @contextmanager
+    def count():
+        yield lambda: looks.append(1)
+        left.append(1)
+
+    monkeypatch.setattr(training, "follow_load", count)
+    run(make_state(), make_cases(), max_epochs=2)
+    assert (len(looks), left) == (4, [1])

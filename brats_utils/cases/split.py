@@ -89,8 +89,9 @@ def _fingerprint(case: Case) -> dict[str, dict[str, str | int]]:
     """Size and checksum of each file."""
     names = ("image",) if len(case.images) == 1 else CHANNELS
     files = zip((*names, "label"), (*case.images, case.label), strict=True)
-    return {
-        name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for name, path in files
-        if path
-    }
+    return {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files if path}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
