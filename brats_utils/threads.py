@@ -27,12 +27,12 @@ def follow_load() -> Iterator[Callable[[], None]]:
 
     def look() -> None:
         nonlocal start, used
-        seconds = time.monotonic() - start
-        if seconds < INTERVAL_S:
+        now = time.monotonic()
+        if now - start < INTERVAL_S:
             return
-        cores, own = psutil.cpu_count() or 1, (_own_seconds() - used) / seconds
-        others = psutil.cpu_percent() / 100 * cores - own
-        start, used = time.monotonic(), _own_seconds()
+        cores, own_seconds = psutil.cpu_count() or 1, _own_seconds()
+        others = psutil.cpu_percent() / 100 * cores - (own_seconds - used) / (now - start)
+        start, used = now, own_seconds
         threads = min(most, max(1, round(cores - others)))
         if threads != torch.get_num_threads():
             say(f"Other programs use {max(0, others):.1f} of {cores} cores: {threads} of {most} threads from here on.")
