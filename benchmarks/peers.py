@@ -29,7 +29,7 @@ from brats_utils.cases.split import prepare_dataset, split_cases
 from brats_utils.commands.train import train
 from brats_utils.config import load_config
 from brats_utils.inference import Predictor, build_predictor, clean_regions, predict_scan, save_volume
-from brats_utils.labels import MSD, labels_to_regions
+from brats_utils.labels import CHANNELS, MSD, labels_to_regions
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import build_model, choose_device
 from brats_utils.paths import resolve_path, write_text
@@ -92,14 +92,13 @@ def prepare(name: str, parts: dict[str, list[Case]]) -> tuple[list[str], dict[st
     for folder, part in (("imagesTr", "train"), ("imagesTs", "test")):
         (raw / folder).mkdir(parents=True)
         for case in parts[part]:
-            image = nib.load(case.images[0])
-            for index in range(image.shape[3]):
-                nib.save(image.slicer[..., index], raw / folder / f"{case.case_id}_{index:04}.nii.gz")
+            for index, channel in enumerate(nib.four_to_three(nib.load(case.images[0]))):
+                nib.save(channel, raw / folder / f"{case.case_id}_{index:04}.nii.gz")
     (raw / "labelsTr").mkdir()
     for case in parts["train"]:
         shutil.copyfile(case.label, raw / "labelsTr" / f"{case.case_id}.nii.gz")
     nested = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}
-    document = {"channel_names": {str(i): name for i, name in enumerate(("FLAIR", "T1w", "T1gd", "T2w"))}}
+    document = {"channel_names": {str(i): name for i, name in enumerate(CHANNELS)}}
     document |= {"labels": nested, "regions_class_order": [1, 2, 3], "file_ending": ".nii.gz"}
     write_text(raw / "dataset.json", json.dumps(document | {"numTraining": len(parts["train"])}))
     folders = {f"nnUNet_{kind}": str(HERE / "nnunet" / kind) for kind in ("raw", "preprocessed", "results")}
@@ -142,8 +141,9 @@ def run_ours(out_dir: Path, _: float) -> dict[str, float]:
     train(config, out_dir=str(out_dir), wandb_mode="disabled")
     times = {"train": time.monotonic() - start}
     best = load_checkpoint(out_dir / "checkpoints" / "best.pt")
-    times["steps"] = config.max_train_epochs * (len(split_data()["train"]) // config.batch_size)
-    save_predictions(build_predictor([best], flips=True), out_dir)
+    parts = split_data()
+    times["steps"] = config.max_train_epochs * (len(parts["train"]) // config.batch_size)
+    save_predictions(build_predictor([best], flips=True), parts["test"], out_dir)
     return times | {"predict": time.monotonic() - start}
 
 
@@ -154,7 +154,8 @@ def run_monai(out_dir: Path, budget: float) -> dict[str, float]:
     roi_size = classic.scale_roi(config.spacing_mm)
     model = build_model(init_filters=16, dropout_prob=0.2)
     trainer = classic.Trainer(model, num_epochs=MONAI_EPOCHS)
-    loader = classic.build_loader(split_data()["train"], config.spacing_mm, roi_size, schema=MSD)
+    parts = split_data()
+    loader = classic.build_loader(parts["train"], config.spacing_mm, roi_size, schema=MSD)
     steps = 0
     while time.monotonic() - start < budget:
         for batch in loader:
@@ -164,13 +165,13 @@ def run_monai(out_dir: Path, budget: float) -> dict[str, float]:
                 break
         trainer.schedule.step()
     times = {"train": time.monotonic() - start, "steps": steps}
-    save_predictions(Predictor((model.eval(),), config.spacing_mm, (120, 120, 80), MSD), out_dir)
+    save_predictions(Predictor((model.eval(),), config.spacing_mm, (120, 120, 80), MSD), parts["test"], out_dir)
     return times | {"predict": time.monotonic() - start}
 
 
-def save_predictions(predictor: Predictor, out_dir: Path) -> None:
-    """Write the labels of every test case."""
-    for case in split_data()["test"]:
+def save_predictions(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -> None:
+    """Write the labels of every case."""
+    for case in cases:
         labels = predict_scan(predictor, read_case(case)).labels
         save_volume(labels, out_dir / f"{case.case_id}.nii.gz", like=case.images[0])
 
