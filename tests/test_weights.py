@@ -26,6 +26,7 @@ from brats_utils.saving.checkpoints import (
     save_weights,
 )
 from brats_utils.saving.resume import load_progress, load_start, save_progress
+from brats_utils.training import train_step
 
 SMOKE = {"init_filters": 8, "spacing_mm": 4.0}
 """The settings of the fixture's checkpoint that weights must fit."""
@@ -140,10 +141,24 @@ def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_d
     monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "a.safetensors")
     overrides = {"max_train_epochs": 1, "batch_size": 1}
     monkeypatch.setattr(recipe, "RECIPE", {"preset": "smoke", "data": str(phantom_dir), "overrides": overrides})
-    for name, value in {"CONSTANT": {}, "STEPS": 5, "WARM_UP": 2, "FIRST_AVERAGED": 2}.items():
+    for name, value in {
+        "CONSTANT": {},
+        "STEPS": 5,
+        "WARM_UP": 2,
+        "FIRST_AVERAGED": 2,
+    }.items():
         monkeypatch.setattr(recipe, name, value)
+    rates = []
+
+    def step(state, batch):
+        rates.append(state.optimizer.param_groups[0]["lr"])
+        return train_step(state, batch)
+
+    monkeypatch.setattr(recipe, "train_step", step)
     for _ in range(2):  # the second finds the training finished
         recipe.main()
+    rate = load_config("smoke").initial_learning_rate
+    assert rates == pytest.approx([rate / 2, rate, rate, rate, rate] * 2)
     made, trained = (load_checkpoint(tmp_path / name) for name in ("a.safetensors", "run/checkpoints/best.pt"))
     assert made.epoch == trained.epoch == 1
     moved = made.model["conv_final.2.conv.bias"] - trained.model["conv_final.2.conv.bias"]
