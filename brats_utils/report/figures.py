@@ -8,7 +8,7 @@ import copy
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import matplotlib.pyplot as plt
@@ -22,19 +22,30 @@ from matplotlib.lines import Line2D
 from monai.networks.nets import SegResNet
 from PIL import Image
 
-from brats_utils.labels import CHANNELS, ET, REGIONS, TC, WT, LabelSchema, labels_to_regions
+from brats_utils.labels import CHANNELS, REGIONS, LabelSchema, labels_to_regions
 from brats_utils.report.slices import NESTING, ORIENTATION, largest_slice, upright_slice, window_volume
 
 DARK = "#333333"
 """Background of all that shows region colours: the yellow vanishes on white."""
 
+REGION_COLORS = {f"{region.name} ({region.title.replace('-', ' ').lower()})": region.color for region in REGIONS}
+ERROR_COLORS = {"right": "#009E73", "missed": "#E69F00", "invented": "#CC79A7"}
+TISSUE_COLORS = {"edema": "#009E73", "necrotic": "#CC79A7", "enhancing": "#E69F00"}
+"""The rest of Okabe and Ito's colours, for what must not be taken for a region."""
 
-def plot_regions(image: torch.Tensor, regions: torch.Tensor, *, title: str = "") -> Figure:
-    """Show the four channels of the slice with the most tumour, with the outline of every region on each."""
+
+def plot_regions(
+    image: torch.Tensor, regions: torch.Tensor, *, title: str = "", orientation: str = ORIENTATION
+) -> Figure:
+    """Show the four channels of the slice with the most tumour, with the outline of every region on each.
+
+    `orientation` is what the picture says of its sides: a training patch, mirrored at random, has none.
+    """
     slice_idx = largest_slice(regions)
     grey = upright_slice(window_volume(image), slice_idx)
     outlines = upright_slice(regions.numpy(), slice_idx)
-    figure, axes = _show_row(dict(zip(CHANNELS, grey, strict=True)), title=title, slice_idx=slice_idx)
+    channels = dict(zip(CHANNELS, grey, strict=True))
+    figure, axes = _show_row(channels, title=title, slice_idx=slice_idx, orientation=orientation)
     for axis in axes:
         for index in NESTING:
             if outlines[index].any():
@@ -67,15 +78,18 @@ def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str
 def plot_uncertainty(
     image: torch.Tensor, spread: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
 ) -> Figure:
-    """Show where a prediction is unsure beside where it is wrong, on the slice with the most errors."""
-    wrong = truth ^ prediction
-    slice_idx = largest_slice(wrong if wrong.any() else prediction)
+    """Show where a prediction is unsure beside where it is wrong: the region and the slice with the most errors."""
+    region = int((truth ^ prediction).sum((1, 2, 3)).argmax())
+    true, found = truth[region], prediction[region]
+    errors = torch.stack([true & found, true & ~found, found & ~true])
+    slice_idx = largest_slice(errors[1:] if errors[1:].any() else errors)
     flair = upright_slice(window_volume(image), slice_idx)[0]
-    errors = _fill(flair, upright_slice(wrong.numpy(), slice_idx))
-    pictures = {"FLAIR": flair, "missed or invented": errors, "spread of the probability": flair}
-    figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx)
-    worst = upright_slice(spread.amax(0).numpy(), slice_idx)
-    heat = axes[2].imshow(np.ma.masked_less(worst, 0.02), cmap="viridis", vmin=0, vmax=0.5)
+    painted = _fill(flair, upright_slice(errors.numpy(), slice_idx), ERROR_COLORS.values())
+    name = REGIONS[region].name
+    pictures = {"FLAIR": flair, f"errors in {name}": painted, f"spread of the probability of {name}": flair}
+    figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx, legend=ERROR_COLORS)
+    unsure = upright_slice(spread[region].numpy(), slice_idx)
+    heat = axes[2].imshow(np.ma.masked_where((unsure < 0.02) | (flair == 0), unsure), cmap="plasma", vmin=0, vmax=0.25)
     figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation")
     return figure
 
@@ -89,7 +103,7 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
     slice_idx = largest_slice(labels[None] == schema.enhancing)
     t1gd = image[CHANNELS.index("T1gd")]
     grey = upright_slice(window_volume(t1gd[None]), slice_idx)[0]
-    colors = {schema.edema: WT.color, schema.necrotic: TC.color, schema.enhancing: ET.color}  # of what each alone adds
+    colors = {getattr(schema, tissue): color for tissue, color in TISSUE_COLORS.items()}
     names = {value: f"label {value}: {schema.tissues[value]}" for value in sorted(colors)}
     pictures = dict.fromkeys(("T1gd", *names.values()), grey)
     figure, axes = _show_row(pictures, title="T1gd", slice_idx=slice_idx, charts=1)
@@ -117,14 +131,17 @@ def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSche
     core, whole, enhancing = regions
     slice_idx = largest_slice(regions)
     flair = upright_slice(window_volume(image[:1]), slice_idx)[0]
-    tissues = torch.stack([core & ~enhancing, whole & ~core, enhancing])  # each in the colour of the region it adds to
-    title = f"labels: yellow {schema.necrotic}, blue {schema.edema}, orange {schema.enhancing}"
-    pictures = {title: _fill(flair, upright_slice(tissues.numpy(), slice_idx))}
+    tissues = torch.stack([whole & ~core, core & ~enhancing, enhancing])
+    pictures = {"labels": _fill(flair, upright_slice(tissues.numpy(), slice_idx), TISSUE_COLORS.values())}
     for index in NESTING:
         alone = torch.zeros_like(regions)
         alone[index] = regions[index]
         pictures[REGIONS[index].name] = _fill(flair, upright_slice(alone.numpy(), slice_idx))
-    return _show_row(pictures, title="From labels to regions", slice_idx=slice_idx)[0]
+    values = {tissue: getattr(schema, tissue) for tissue in TISSUE_COLORS}
+    names = {f"label {value}: {schema.tissues[value]}": TISSUE_COLORS[tissue] for tissue, value in values.items()}
+    pairs = zip(names.items(), REGION_COLORS.items(), strict=True)  # a legend is filled column by column
+    title, legend = "FLAIR, from labels to regions", dict(entry for pair in pairs for entry in pair)
+    return _show_row(pictures, title=title, slice_idx=slice_idx, legend=legend)[0]
 
 
 def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
@@ -136,17 +153,23 @@ def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
             layer.register_forward_hook(lambda _, __, out, seen=shapes[side]: seen.append(tuple(out.shape[1:])))
     logits = shadow(torch.zeros(1, len(CHANNELS), *roi_size, device="meta"))
     depth = len(shapes["encoder"])
+    inwards = [0.55 * n for n in range(depth - 1)] + [
+        3.0
+    ]  # how far each level stands from the sides; the lowest in the middle
     boxes = [("patch", "#eeeeee", -1.3, depth, (len(CHANNELS), *roi_size))]
-    boxes += [("encoder", "#cfe2f3", n * 0.55, depth - n, shape) for n, shape in enumerate(shapes["encoder"])]
-    boxes += [("decoder", "#d9ead3", 6 - n * 0.55, depth - n, shape) for n, shape in enumerate(shapes["decoder"][::-1])]
+    boxes += [("encoder", "#cfe2f3", inwards[n], depth - n, shape) for n, shape in enumerate(shapes["encoder"])]
+    boxes += [("decoder", "#d9ead3", 6 - inwards[n], depth - n, s) for n, s in enumerate(shapes["decoder"][::-1])]
     boxes += [("logits", "#eeeeee", 7.3, depth, tuple(logits.shape[1:]))]
     figure, axis = plt.subplots(figsize=(10, 3.6), layout="constrained")
     for name, color, x, y, shape in boxes:
         text, frame = f"{name}\n{' × '.join(map(str, shape))}", {"boxstyle": "round", "facecolor": color}
         axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=frame)
     for n in range(depth - 1):
-        start, end = (n * 0.55 + 0.65, depth - n), (5.35 - n * 0.55, depth - n)
-        axis.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "linestyle": ":"})
+        left, right = (inwards[n], depth - n), (6 - inwards[n], depth - n)
+        down, up = (inwards[n + 1], depth - n - 1), (6 - inwards[n + 1], depth - n - 1)
+        for start, end, line, gap in ((left, right, ":", 46), (left, down, "-", 16), (up, right, "-", 16)):
+            style = {"arrowstyle": "->", "linestyle": line, "shrinkA": gap, "shrinkB": gap}
+            axis.annotate("", xy=end, xytext=start, arrowprops=style, zorder=1)
     axis.set(xlim=(-2, 8), ylim=(0.5, depth + 0.5), title="channels × voxels at each level; dotted: skip connections")
     axis.set_axis_off()
     return figure
@@ -182,28 +205,40 @@ def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
 
 
 def _show_row(
-    pictures: Mapping[str, np.ndarray], *, title: str, slice_idx: int, charts: int = 0
+    pictures: Mapping[str, np.ndarray],
+    *,
+    title: str,
+    slice_idx: int,
+    orientation: str = ORIENTATION,
+    legend: Mapping[str, str] = REGION_COLORS,
+    charts: int = 0,
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Show pictures of one slice side by side under their names, above the colours; or leave room for `charts` on the right."""
+    """Show pictures of one slice side by side under their names, above a legend; or leave room for `charts` on the right.
+
+    All are cut to the box of the head in the first.
+    """
     count = len(pictures) + charts
     figure, axes = plt.subplots(1, count, figsize=(2.8 * count, 3.6), layout="constrained")
     title, fonts = choose_fonts(title)
-    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{ORIENTATION}", size=10, family=fonts, parse_math=False)
+    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{orientation}", size=10, family=fonts, parse_math=False)
+    rows, columns = next(iter(pictures.values())).nonzero()[:2]
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        if rows.size:
+            axis.set(xlim=(columns.min() - 1.5, columns.max() + 1.5), ylim=(rows.max() + 1.5, rows.min() - 1.5))
         axis.set_title(name if picture.any() else f"{name} (empty)", fontsize=10)
         axis.set_axis_off()
     if not charts:
-        names = [f"{region.name} ({region.title.replace('-', ' ').lower()})" for region in REGIONS]
-        lines = [Line2D([], [], color=region.color, lw=3) for region in REGIONS]
-        figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9, facecolor=DARK, labelcolor="white")
+        lines = [Line2D([], [], color=color, lw=3) for color in legend.values()]
+        style = {"facecolor": DARK, "labelcolor": "white"}
+        figure.legend(lines, list(legend), loc="outside lower center", ncols=3, fontsize=9, **style)
     return figure, axes
 
 
-def _fill(grey: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """Blend the regions into a grey slice: (Y, X) and (3, Y, X) to (Y, X, 3) uint8."""
-    picture = np.repeat(grey[..., None], 3, axis=-1).astype(float)
+def _fill(grey: np.ndarray, masks: np.ndarray, colors: Iterable[str] = REGION_COLORS.values()) -> np.ndarray:
+    """Blend masks into a grey slice, by default regions: (Y, X) and (3, Y, X) to (Y, X, 3) uint8."""
+    picture, colors = np.repeat(grey[..., None], 3, axis=-1).astype(float), list(colors)
     for index in NESTING:
-        color = 255 * np.array(to_rgb(REGIONS[index].color))
-        picture[regions[index]] = 0.45 * grey[regions[index], None] + 0.55 * color
+        mask, color = masks[index], 255 * np.array(to_rgb(colors[index]))
+        picture[mask] = 0.45 * grey[mask, None] + 0.55 * color
     return picture.astype(np.uint8)
