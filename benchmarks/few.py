@@ -3,31 +3,39 @@
 Not part of a plain `make bench`: it needs labelled scans of 18 patients, which are not in the repository, in
 `../shared/real` or the folder that BRATS_REAL_DATA names. They are split in two halves; a network is trained on some of
 one half and scored on all of the other, then the other way round. The scores are one look's, on the model's grid of
-2 mm: `evaluate` looks eight times, on the scans' own. What is finished is kept in runs/bench/few.json and not done again.
+2 mm: `evaluate` looks eight times, on the scans' own. A network that started from the one in the box is scored together
+with it, too, their probabilities averaged, as `--checkpoint pretrained FILE` does. What is finished is kept in
+runs/bench/few.json and not done again.
 """
 
+import copy
 import hashlib
 import json
 import os
 import random
 import sys
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from monai.networks.nets import SegResNet
 
 from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.train import build_state
 from brats_utils.config import FINE_TUNING, Config, load_config
+from brats_utils.inference import clean_regions, predict_logits
 from brats_utils.labels import MSD, REGIONS, SCHEMAS, labels_to_regions, regions_to_labels
-from brats_utils.loading import CaseDataset, build_eval_loader, build_train_loader
+from brats_utils.loading import CaseDataset, build_train_loader
+from brats_utils.metrics import dice_per_region
+from brats_utils.model import choose_precision
 from brats_utils.paths import REPOSITORY, write_text
 from brats_utils.saving.checkpoints import PRETRAINED
-from brats_utils.training import train_epochs, validate
-from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
+from brats_utils.training import train_epoch
+from brats_utils.transforms import build_cached_transform, build_train_transform
 
 NUMBERINGS = {"brats2021": "brats2021", "brats_africa": "brats2023"}
 """Folders of real scans, six patients and twelve, and how their labels are numbered."""
@@ -55,9 +63,14 @@ def main(steps: int = STEPS) -> None:
         if (count == 0 and start == "scratch") or done.get(key, {}).get("weights") == made_with:
             continue
         dice, seconds = train_and_score(halves[half][:count], halves[1 - half], starts[start], steps=steps)
-        done[key] = {"weights": made_with, "dice": dice.tolist(), "seconds": seconds}
+        done[key] = {
+            "weights": made_with,
+            "dice": {name: rows.tolist() for name, rows in dice.items()},
+            "seconds": seconds,
+        }
         write_text(path, json.dumps(done))
-        print(f"{key}: mean Dice {dice.nanmean(0).mean():.3f}, {seconds:.0f} s", flush=True)
+        means = {name: round(float(rows.nanmean(0).mean()), 3) for name, rows in dice.items()}
+        print(f"{key}: mean Dice {means}, {seconds:.0f} s", flush=True)
     report(done, steps)
 
 
@@ -85,47 +98,63 @@ def load_halves(real_dir: Path, *, spacing_mm: float) -> list[list[Patient]]:
 
 def train_and_score(
     patients: list[Patient], others: list[Patient], config: Config, *, steps: int
-) -> tuple[torch.Tensor, float]:
+) -> tuple[dict[str, torch.Tensor], float]:
     """Train on some patients, on none if there are none, and score the others.
 
     Batches are those of notebook 03: four patients, or three where there are no more.
 
     Returns:
-        (others, 3) float64 Dice, NaN where a patient lacks the region; seconds of training.
+        What `score` gives for the network, under `scratch` or `pretrained`, and under `both` for it and its start
+        together; seconds of training.
     """
-    place = {"roi_size": config.inference_roi_size, "spacing_mm": config.spacing_mm}
-    val_set = CaseDataset(others, build_eval_transform(MSD), seed=config.seed)
-    val_loader = build_eval_loader(val_set, num_workers=0)
     torch.manual_seed(config.seed)
     state = build_state(config, num_steps=steps)
-    seconds = 0.0
+    start, began = copy.deepcopy(state.model), time.perf_counter()
     if patients:
         random_part = build_train_transform(config.roi_size, schema=MSD, appearance=config.appearance)
         train_set = CaseDataset(patients, random_part, seed=config.seed)
-        train_loader = build_train_loader(train_set, batch_size=config.batch_size, num_workers=0, seed=config.seed)
-        epochs = steps // len(train_loader)
-        plan = {"max_epochs": epochs, "validation_intervals": epochs, "seed": config.seed}
-        results = list(train_epochs(state, train_loader, val_loader, **plan, **place))
-        dice, seconds = results[-1].dice, sum(result.seconds for result in results)
-    else:
-        dice = validate(state, val_loader, **place)
-    in_order = sorted(others, key=lambda patient: patient["case_id"])  # as `validate` gives them
-    present = torch.stack([labels_to_regions(patient["label"], MSD).flatten(1).any(1) for patient in in_order])
-    return dice.where(present, torch.nan), seconds
+        loader = build_train_loader(train_set, batch_size=config.batch_size, num_workers=0, seed=config.seed)
+        while state.epoch < steps // len(loader):
+            train_epoch(state, loader, seed=config.seed)
+            state.epoch, state.batch_losses = state.epoch + 1, []
+    seconds = time.perf_counter() - began
+    if not config.init:
+        return {"scratch": score([state.model], others, config)}, seconds
+    return {
+        name: score(networks, others, config)
+        for name, networks in (("pretrained", [state.model]), ("both", [start, state.model]))
+    }, seconds
+
+
+def score(networks: list[SegResNet], patients: list[Patient], config: Config) -> torch.Tensor:
+    """Score networks whose probabilities are averaged: (patients, 3) float64 Dice, NaN where a patient lacks the region."""
+    precision, rows = choose_precision(torch.device("cpu")), []
+    for patient in patients:
+        image = patient["image"].float()[None]
+        logits = [
+            predict_logits(net.eval(), image, roi_size=config.inference_roi_size, precision=precision)[0]
+            for net in networks
+        ]
+        probabilities = torch.stack([one.sigmoid() for one in logits]).mean(0)
+        truth = labels_to_regions(patient["label"][0], MSD)
+        found = clean_regions(probabilities > 0.5, voxel_ml=config.spacing_mm**3 / 1000)
+        rows.append(dice_per_region(found, truth).where(truth.flatten(1).any(1), torch.nan))
+    return torch.stack(rows)
 
 
 def report(done: dict[str, Any], steps: int) -> None:
     """Print means over the patients that have the region, both halves together, and draw the means of these."""
-    curves: dict[str, list[tuple[int, float]]] = {"scratch": [], "pretrained": []}
+    curves: dict[str, list[tuple[int, float]]] = {"scratch": [], "pretrained": [], "both": []}
     rows = []
     for count in (0, *COUNTS):
         cells, seconds = [], []
-        for start, curve in curves.items():
-            found = [done[key] for half in (0, 1) if (key := name_row(steps, count, half, start)) in done]
+        for kind, curve in curves.items():
+            keys = [name_row(steps, count, half, "scratch" if kind == "scratch" else "pretrained") for half in (0, 1)]
+            found = [done[key] for key in keys if key in done]
             if not found:
                 cells += ["-"] * (len(REGIONS) + 1)
                 continue
-            means = torch.tensor([dice for row in found for dice in row["dice"]]).nanmean(0)
+            means = torch.tensor([dice for row in found for dice in row["dice"][kind]]).nanmean(0)
             cells += [f"{value:.3f}" for value in (*means, means.mean())]
             curve.append((count, float(means.mean())))
             seconds += [row["seconds"] for row in found]
@@ -134,9 +163,13 @@ def report(done: dict[str, Any], steps: int) -> None:
     title = f"Dice on patients not trained on, {steps} steps"
     print_table(title, ["labelled patients", *columns, "s a training"], rows)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for start, colour in (("pretrained", "#1f77b4"), ("scratch", "#888888")):
-        label = "start: pretrained on phantoms" if start == "pretrained" else "start: random weights"
-        axes.plot(*zip(*curves[start], strict=True), "o-", color=colour, label=label)
+    labels = {
+        "both": "fine-tuned and in the box, averaged",
+        "pretrained": "fine-tuned",
+        "scratch": "from random weights",
+    }
+    for (kind, label), colour in zip(labels.items(), ("#D55E00", "#1f77b4", "#888888"), strict=True):
+        axes.plot(*zip(*curves[kind], strict=True), "o-", color=colour, label=label)
     axes.set(xlabel="labelled patients trained on", ylabel="mean Dice on other patients", title=title)
     axes.set(xticks=(0, *COUNTS), ylim=(0, 1))
     axes.legend(loc="best")

@@ -41,7 +41,7 @@ def main() -> None:
     base = seconds["classic, 128x128x128"]
     print_table(
         "Input at 1 mm, after the first epoch",
-        ["recipe, patch", "seconds a sample", "classic / this"],
+        ["recipe, patch", "seconds per sample", "classic / this"],
         [(name, f"{value:.3f}", f"{base / value:.1f}") for name, value in seconds.items()],
     )
     sizes = [path.stat().st_size for path in (FOLDER / "cache").iterdir()]

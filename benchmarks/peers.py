@@ -66,7 +66,7 @@ def main() -> None:
         rows.append(
             (NAMES[name], wall, result["steps"], *dice, f"{mean:.3f}", f"{result['peak']:.1f}", f"{predicting:.1f}")
         )
-    header = ("recipe", "wall, s", "steps", "TC", "WT", "ET", "mean Dice", "peak, GB", "predict, s a case")
+    header = ("recipe", "wall, s", "steps", "TC", "WT", "ET", "mean Dice", "peak, GB", "predict, s per case")
     print_table("Peers on the laptop phantom", header, rows)
 
 

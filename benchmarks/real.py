@@ -44,7 +44,7 @@ def find_folder(argument: str) -> tuple[str, list[Case]]:
 
 
 def list_scores(table: pd.DataFrame) -> Iterator[Row]:
-    """A row a case: volumes, Dice and expected Dice."""
+    """A row per case: volumes, Dice and expected Dice."""
     for row in table.to_dict("records"):
         volumes, scores = [], []
         for name in (region.name for region in REGIONS):
@@ -55,7 +55,7 @@ def list_scores(table: pd.DataFrame) -> Iterator[Row]:
 
 
 def summarise(name: str, table: pd.DataFrame) -> Iterator[Row]:
-    """A row a region: Dice over the patients who have it, and over all by the BraTS rule."""
+    """A row per region: Dice over the patients who have it, and over all by the BraTS rule."""
     summary = summarise_scores(table.to_dict("records"))
     for region in REGIONS:
         present = table.loc[table[f"has_{region.name}"], f"dice_{region.name}"]
@@ -66,7 +66,7 @@ def summarise(name: str, table: pd.DataFrame) -> Iterator[Row]:
 
 
 def compare_trust(table: pd.DataFrame) -> Iterator[Row]:
-    """A row a region: whether the expected Dice ranks the cases as the real one does, where the region was found."""
+    """A row per region: whether the expected Dice ranks the cases as the real one does, where the region was found."""
     for region in REGIONS:
         found = table[["expected_dice_" + region.name, "dice_" + region.name]].dropna()
         expected, real = found.iloc[:, 0], found.iloc[:, 1]
@@ -79,7 +79,7 @@ def _or_dash(value: float, digits: int = 2) -> str:
 
 
 def plot_patients(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw found volume and Dice against true volume, a column a region, a point a case; under 1 mL the axes are linear."""
+    """Draw found volume and Dice against true volume, a column a region, a point per case; under 1 mL the axes are linear."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.6), sharex=True, sharey="row", layout="constrained")
     styled = [(*entry, *style) for entry, style in zip(tables.items(), cycle(STYLES), strict=False)]
     for (upper, lower), region in zip(axes.T, REGIONS, strict=True):

@@ -22,7 +22,7 @@ COUNTS = (10, 20, 40, 80)
 
 
 def main() -> None:
-    """Generate, prepare and train on 10 to 80 phantoms of the laptop preset; fit seconds a case."""
+    """Generate, prepare and train on 10 to 80 phantoms of the laptop preset; fit seconds per case."""
     config = load_config("laptop")
     PartialState(cpu=choose_device().type == "cpu")
     rows: list[list[float]] = []

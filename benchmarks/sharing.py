@@ -24,18 +24,18 @@ def main() -> None:
     for name in ("as many as cores", "follow the load"):
         seconds = [start(count, name) for count in (1, 2)]
         rows.append((name, *(f"{mean:.2f}" for mean in seconds), f"{seconds[1] / seconds[0]:.1f}"))
-    print_table("Two trainings at once, seconds a step", ("threads", "alone", "two at once", "two / alone"), rows)
+    print_table("Two trainings at once, seconds per step", ("threads", "alone", "two at once", "two / alone"), rows)
 
 
 def start(count: int, name: str) -> float:
-    """Run as many trainings at once; gives the mean of their seconds a step."""
+    """Run as many trainings at once; gives the mean of their seconds per step."""
     command = [sys.executable, "-m", "benchmarks.sharing", name]
     programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     return sum(float(program.communicate()[0].split()[-1]) for program in programs) / count
 
 
 def measure(name: str) -> float:
-    """Train on random patches; gives the mean seconds a step once the number of threads has settled."""
+    """Train on random patches; gives the mean seconds per step once the number of threads has settled."""
     config = load_config("laptop")
     state = build_state(config, num_steps=10**6)
     image = torch.randn(config.batch_size, 4, *config.roi_size)

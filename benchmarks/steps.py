@@ -34,7 +34,7 @@ def main() -> None:
         seconds = time_interleaved(contenders, repeats=7)
         print_table(
             f"Step, {name}",
-            ["recipe", "seconds a step", "classic / this"],
+            ["recipe", "seconds per step", "classic / this"],
             [(kind, f"{value:.3f}", f"{seconds['classic'] / value:.2f}") for kind, value in seconds.items()],
         )
 

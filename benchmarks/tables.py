@@ -140,7 +140,7 @@ def main() -> None:
     spaced = {"stride": choose_stride(1.0)}
     usual, usual_pair = partial(build_usual_data_table, case), partial(build_usual_prediction_table, case)
     ours, ours_pair = (partial(build, [("val", 0, case)]) for build in (build_data_table, build_prediction_table))
-    print(f"{'table, usual recipe / ours':28}{'rows':>10}{'ms a row':>16}{'seconds':>16}{'MB':>16}")
+    print(f"{'table, usual recipe / ours':28}{'rows':>10}{'ms per row':>16}{'seconds':>16}{'MB':>16}")
     for name, recipes in {
         "data, same rows": (partial(usual, slices, window_volume), ours),
         "predictions, same rows": (partial(usual_pair, either, window_volume), ours_pair),

@@ -47,7 +47,7 @@ def predict_case(predictor: Predictor, case: Case, scan: Scan) -> tuple[Predicti
 def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -> pd.DataFrame:
     """Predict, save and score cases one by one; what `read_case` refuses surfaces before the first prediction.
 
-    Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row a case), `summary.json` (by region: mean of
+    Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row per case), `summary.json` (by region: mean of
     each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error) and
     `calibration.npy`. An earlier evaluation stays as it is until all of this one is there. The cases' numbering need not
     be the predictor's. Gives the table in `cases.csv`, not rounded.

@@ -48,7 +48,7 @@ OUT_OF_MEMORY_REMEDY = (
 WINDOWS_AT_ONCE = 2
 """PyTorch computes a float32 convolution of a single small image on the CPU several times slower than of two.
 
-Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batch 1 needs 20,480 numbers a slice stack."""
+Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batch 1 needs 20,480 numbers per slice stack."""
 
 FLIPS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))
 """All eight ways to mirror a (B, C, X, Y, Z) image, the first of them not at all."""

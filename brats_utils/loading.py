@@ -159,7 +159,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 def build_train_loader(
     dataset: CaseDataset, *, batch_size: int, num_workers: int, seed: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
-    """Build a loader of random patches, `batch_size` cases a batch and process; `EpochBatches` is its `batch_sampler`.
+    """Build a loader of random patches, `batch_size` cases per batch and process; `EpochBatches` is its `batch_sampler`.
 
     As many processes load as there are workers; 0 loads in this one, -1 goes by the cores of the machine. `rank` is the
     number of this training process among the `world_size` that train together.
@@ -169,7 +169,7 @@ def build_train_loader(
 
 
 def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, world_size: int = 1) -> DataLoader:
-    """Build a loader of whole cases, one a batch; each process takes other cases, none is given twice to fill up.
+    """Build a loader of whole cases, one per batch; each process takes other cases, none is given twice to fill up.
 
     The rest is as for `build_train_loader`; a `ValueError` if there is no case.
     """

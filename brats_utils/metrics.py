@@ -58,7 +58,7 @@ def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tens
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     """Estimate the 95% confidence interval of a mean by drawing the cases anew, 2000 times from a fixed seed.
 
-    Takes a score a case. Gives None for both bounds with fewer than `MIN_INTERVAL_CASES` cases. Source: percentile
+    Takes a score per case. Gives None for both bounds with fewer than `MIN_INTERVAL_CASES` cases. Source: percentile
     bootstrap, Efron and Tibshirani 1993, chapter 13.
     """
     if len(values) < MIN_INTERVAL_CASES:

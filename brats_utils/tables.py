@@ -1,4 +1,4 @@
-"""Weights & Biases tables: one row a slice, with overlays that the reader can switch on and off."""
+"""Weights & Biases tables: one row per slice, with overlays that the reader can switch on and off."""
 
 from collections.abc import Iterable
 
@@ -28,7 +28,7 @@ def choose_stride(spacing_mm: float) -> int:
 
 
 def build_masks(regions: np.ndarray, group: str, *, empty: Masks | None = None) -> Masks:
-    """Turn the regions of a slice, (3, Y, X) bool, into mask layers: one a region, called `<group>/<Region>`.
+    """Turn the regions of a slice, (3, Y, X) bool, into mask layers: one per region, called `<group>/<Region>`.
 
     `group` is `ground-truth` or `prediction`. The empty layers of a volume are made once and kept in `empty`.
     """
@@ -106,7 +106,7 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
 def build_confusion_table(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> wandb.Table:
     """Count for each region what the predictions found, missed and invented.
 
-    Takes prediction and truth of each case, (3, X, Y, Z) bool. Gives one row a region: voxels of all cases together,
+    Takes prediction and truth of each case, (3, X, Y, Z) bool. Gives one row per region: voxels of all cases together,
     then the share of the true region that was found (sensitivity) and the share of the prediction that is right
     (precision); None for nothing out of nothing.
     """

@@ -51,7 +51,7 @@ class EpochResult:
         return [float("nan")] * len(REGIONS) if self.dice is None else self.dice.mean(0).tolist()
 
     def metric_rows(self) -> Iterator[dict[str, float]]:
-        """Name what happened as W&B logs it: a row a batch, one for the epoch, one for the validation."""
+        """Name what happened as W&B logs it: a row per batch, one for the epoch, one for the validation."""
         first = (self.epoch - 1) * len(self.batch_losses) + 1
         for step, loss in enumerate(self.batch_losses, start=first):
             yield {"batch/batch_step": step, "batch/train_loss": loss}

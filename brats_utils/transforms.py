@@ -92,7 +92,7 @@ class RandAppearanced(MapTransform, Randomizable):
         return torch.where(tissue, image, 0.0)
 
     def _draw(self, most: float, image: torch.Tensor) -> torch.Tensor:
-        """One number a channel, between minus and plus `most`: (C, 1, 1, 1)."""
+        """One number per channel, between minus and plus `most`: (C, 1, 1, 1)."""
         return torch.as_tensor(self.R.uniform(-most, most, (len(image), 1, 1, 1)), dtype=torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""How far a prediction can be trusted: one number a case, and how honest its probabilities are."""
+"""How far a prediction can be trusted: one number per case, and how honest its probabilities are."""
 
 import math
 

@@ -179,7 +179,7 @@ def test_listed_files_that_contradict_the_channels_are_refused(tmp_path, names):
     write_files(tmp_path, *names, "seg")
     images = [f"{name}.nii.gz" for name in names]
     write_document(tmp_path, training=[{"image": images, "label": "seg.nii.gz"}])
-    with pytest.raises(CaseError, match=r"expected one a channel, in the order \['FLAIR', 'T1w', 'T1gd', 'T2w'\]"):
+    with pytest.raises(CaseError, match=r"expected one per channel, in the order \['FLAIR', 'T1w', 'T1gd', 'T2w'\]"):
         find_cases(tmp_path)
 
 

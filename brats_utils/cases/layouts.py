@@ -183,7 +183,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
     said = [channel_of(stem_of(path)) for path in images]
     if len(images) != len(channels) or (None not in said and said != list(channels)):
         raise CaseError(
-            f"{name}: found the files {[path.name for path in images]} of a case, expected one a channel, in the order "
+            f"{name}: found the files {[path.name for path in images]} of a case, expected one per channel, in the order "
             f"{list(channels)} that it gives itself. Correct it."
         )
     return tuple(map(dict(zip(channels, images, strict=True)).get, CHANNELS))

@@ -13,7 +13,7 @@ from brats_utils.report.figures import DARK
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
-    """Plot the learning curves of a history, a row an epoch as in `history.csv`; NaN where an epoch was not validated."""
+    """Plot the learning curves of a history, a row per epoch as in `history.csv`; NaN where an epoch was not validated."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
     left.plot(history["epoch"], history["mean_train_loss"], color="black")
     left.set(title="Training loss", xlabel="epoch")
@@ -30,7 +30,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
 
 
 def plot_scores(table: pd.DataFrame) -> Figure:
-    """Plot the spread of four metrics of `metrics.score_row` by region: a box, and a point a case.
+    """Plot the spread of four metrics of `metrics.score_row` by region: a box, and a point per case.
 
     A point is hollow where the truth lacks the region.
     """
@@ -53,12 +53,14 @@ def plot_scores(table: pd.DataFrame) -> Figure:
         axis.set_xticks(range(len(REGIONS)), [region.name for region in REGIONS])
         if metric in ("dice", "lesion_f1"):
             axis.set_ylim(-0.03, 1.03)
-    figure.suptitle("A point a case, hollow where the region is absent; the box holds the middle half", fontsize=10)
+        if metric == "hd95_mm":  # the 374 mm of a missed region would press all else together
+            axis.set(yscale=("symlog"), ylim=(-1, 500))
+    figure.suptitle("One point per case, hollow where the region is absent; the box holds the middle half", fontsize=10)
     return figure
 
 
 def plot_trust(table: pd.DataFrame) -> Figure:
-    """Plot the Dice that the network expects of itself against the Dice it got, a point a case and region.
+    """Plot the Dice that the network expects of itself against the Dice it got, a point per case and region.
 
     The table is that of `evaluation.evaluate_cases`, with `expected_dice_<region>`.
     """

@@ -1,4 +1,4 @@
-"""Pictures of scans: upright axial slices, one colour a region, orientation stated.
+"""Pictures of scans: upright axial slices, one colour per region, orientation stated.
 
 Images are (4, X, Y, Z) float in RAS orientation; regions, true or predicted, (3, X, Y, Z) bool. The spread of a
 prediction is (3, X, Y, Z) float, the standard deviation of its probability.
@@ -123,7 +123,7 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
 
 
 def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSchema) -> Figure:
-    """Show the labels of the slice with most tumour, a colour a tissue, beside the three regions that are made of them.
+    """Show the labels of the slice with most tumour, a colour per tissue, beside the three regions that are made of them.
 
     `labels` are (X, Y, Z) integers of the schema.
     """

@@ -70,8 +70,8 @@ def build_report(
 ) -> Path:
     """Write the page, whole or not at all; the same content gives the same bytes.
 
-    Under the title stand the `facts`: short statements of where the numbers come from. `scores` has a row a case, as in
-    `cases.csv`; `summary` is that of `metrics.summarise_scores`; `history` has a row an epoch, as in `history.csv`. The
+    Under the title stand the `facts`: short statements of where the numbers come from. `scores` has a row per case, as in
+    `cases.csv`; `summary` is that of `metrics.summarise_scores`; `history` has a row per epoch, as in `history.csv`. The
     viewer opens with the first of the `cases`. `figures` are PNG pictures by title, e.g. of `figures.render_png`.
     """
     content = {
@@ -136,7 +136,7 @@ def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
-    """Crop a case to the brain and pack it: a JPEG mosaic a channel, one PNG for all masks."""
+    """Crop a case to the brain and pack it: a JPEG mosaic per channel, one PNG for all masks."""
     predicted = torch.zeros_like(case.truth) if case.prediction is None else case.prediction
     box = find_box((case.image != 0).any(0) | case.truth.any(0) | predicted.any(0))
     image, masks = case.image[:, *box], torch.cat([case.truth, predicted])[:, *box].cpu().numpy()

@@ -51,7 +51,7 @@ class TrainingState:
     learning_rate: float = 0.0  # of the last step
     mean_dice: float = float("nan")  # validation mean Dice of the last validation; NaN before the first
     best_dice: float = -1.0  # best validation mean Dice so far
-    history: list[dict[str, float]] = field(default_factory=list)  # a row an epoch, for `charts.plot_history`
+    history: list[dict[str, float]] = field(default_factory=list)  # a row per epoch, for `charts.plot_history`
     accelerator: Accelerator = field(init=False)  # knows this process's rank and the others
 
     def __post_init__(self) -> None:
