@@ -57,9 +57,10 @@ def main(steps: int = STEPS) -> None:
     starts = {"scratch": load_config("laptop", FINE_TUNING), "pretrained": load_config("laptop", init="pretrained")}
     halves = load_halves(real_dir, spacing_mm=starts["scratch"].spacing_mm)
     path, weights = FOLDER / "few.json", hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()
+    settings = f"rate {FINE_TUNING['initial_learning_rate']}, window {starts['scratch'].inference_roi_size}"
     done = json.loads(path.read_text()) if path.is_file() else {}
     for count, half, start in product((0, *COUNTS), (0, 1), starts):
-        key, made_with = name_row(steps, count, half, start), weights if start == "pretrained" else ""
+        key, made_with = name_row(steps, count, half, start), f"{weights if start == 'pretrained' else ''}, {settings}"
         if (count == 0 and start == "scratch") or done.get(key, {}).get("weights") == made_with:
             continue
         dice, seconds = train_and_score(halves[half][:count], halves[1 - half], starts[start], steps=steps)
@@ -128,14 +129,15 @@ def train_and_score(
 
 def score(networks: list[SegResNet], patients: list[Patient], config: Config) -> torch.Tensor:
     """Score networks whose probabilities are averaged: (patients, 3) float64 Dice, NaN where a patient lacks the region."""
-    precision, rows = choose_precision(torch.device("cpu")), []
+    device, rows = next(networks[0].parameters()).device, []
+    precision = choose_precision(device)
     for patient in patients:
-        image = patient["image"].float()[None]
+        image = patient["image"].float()[None].to(device)
         logits = [
             predict_logits(net.eval(), image, roi_size=config.inference_roi_size, precision=precision)[0]
             for net in networks
         ]
-        probabilities = torch.stack([one.sigmoid() for one in logits]).mean(0)
+        probabilities = torch.stack(logits).sigmoid().mean(0).cpu()
         truth = labels_to_regions(patient["label"][0], MSD)
         found = clean_regions(probabilities > 0.5, voxel_ml=config.spacing_mm**3 / 1000)
         rows.append(dice_per_region(found, truth).where(truth.flatten(1).any(1), torch.nan))

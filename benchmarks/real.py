@@ -79,7 +79,7 @@ def _or_dash(value: float, digits: int = 2) -> str:
 
 
 def plot_patients(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw found volume and Dice against true volume, a column a region, a point per case; under 1 mL the axes are linear."""
+    """Draw found volume and Dice against true volume, a column per region, a point per case; under 1 mL the axes are linear."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.6), sharex=True, sharey="row", layout="constrained")
     styled = [(*entry, *style) for entry, style in zip(tables.items(), cycle(STYLES), strict=False)]
     for (upper, lower), region in zip(axes.T, REGIONS, strict=True):

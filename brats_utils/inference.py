@@ -29,15 +29,14 @@ from brats_utils.uncertainty import expected_dice
 MIN_ENHANCING_ML = 1.0
 """Less enhancing tumour than this in a whole scan is taken for noise and becomes non-enhancing core.
 
-Under the BraTS rule a single false voxel in a scan without ET costs the whole score. Source: the
-post-processing of Isensee 2018 (No New-Net, arXiv 1809.10483); chosen on the phantom's validation cases.
+Under the BraTS rule a single false voxel in a scan without ET costs the whole score. Source: the post-processing of
+Isensee 2018 (No New-Net, arXiv 1809.10483); chosen on validation cases of an earlier phantom.
 """
 
 MIN_TUMOUR_ML = 1.0
 """A piece of tumour that touches no other and is smaller than this is taken for noise.
 
-Chosen on the phantom's validation cases, where it leaves the Dice as it is, halves the HD95 of WT (13 to 6 mm) and
-takes the lesion-wise F1 from .40 to 1. The price: a real satellite lesion of this size is lost.
+Chosen on validation cases of an earlier phantom. The price: a real satellite lesion of this size is lost.
 """
 
 OUT_OF_MEMORY_REMEDY = (

@@ -88,8 +88,8 @@ def plot_uncertainty(
     name = REGIONS[region].name
     pictures = {"FLAIR": flair, f"errors in {name}": painted, f"spread of the probability of {name}": flair}
     figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx, legend=ERROR_COLORS)
-    unsure = upright_slice(spread[region].numpy(), slice_idx)
-    heat = axes[2].imshow(np.ma.masked_where((unsure < 0.02) | (flair == 0), unsure), cmap="plasma", vmin=0, vmax=0.25)
+    unsure, head = (upright_slice(v.numpy(), slice_idx) for v in (spread[region], (image != 0).any(0)))
+    heat = axes[2].imshow(np.ma.masked_where((unsure < 0.02) | ~head, unsure), cmap="plasma", vmin=0, vmax=0.25)
     figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation")
     return figure
 
@@ -153,9 +153,8 @@ def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
             layer.register_forward_hook(lambda _, __, out, seen=shapes[side]: seen.append(tuple(out.shape[1:])))
     logits = shadow(torch.zeros(1, len(CHANNELS), *roi_size, device="meta"))
     depth = len(shapes["encoder"])
-    inwards = [0.55 * n for n in range(depth - 1)] + [
-        3.0
-    ]  # how far each level stands from the sides; the lowest in the middle
+    # how far each level stands from the sides; the lowest is in the middle
+    inwards = [*(0.55 * n for n in range(depth - 1)), 3.0]
     boxes = [("patch", "#eeeeee", -1.3, depth, (len(CHANNELS), *roi_size))]
     boxes += [("encoder", "#cfe2f3", inwards[n], depth - n, shape) for n, shape in enumerate(shapes["encoder"])]
     boxes += [("decoder", "#d9ead3", 6 - inwards[n], depth - n, s) for n, s in enumerate(shapes["decoder"][::-1])]
@@ -167,8 +166,9 @@ def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
     for n in range(depth - 1):
         left, right = (inwards[n], depth - n), (6 - inwards[n], depth - n)
         down, up = (inwards[n + 1], depth - n - 1), (6 - inwards[n + 1], depth - n - 1)
-        for start, end, line, gap in ((left, right, ":", 46), (left, down, "-", 16), (up, right, "-", 16)):
-            style = {"arrowstyle": "->", "linestyle": line, "shrinkA": gap, "shrinkB": gap}
+        gap = 16 if n < depth - 2 else 44  # the way to the lowest is flat
+        for start, end, line, room in ((left, right, ":", 46), (left, down, "-", gap), (up, right, "-", gap)):
+            style = {"arrowstyle": "->", "linestyle": line, "shrinkA": room, "shrinkB": room}
             axis.annotate("", xy=end, xytext=start, arrowprops=style, zorder=1)
     axis.set(xlim=(-2, 8), ylim=(0.5, depth + 0.5), title="channels × voxels at each level; dotted: skip connections")
     axis.set_axis_off()
