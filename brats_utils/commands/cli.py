@@ -178,7 +178,9 @@ def _predict(args: argparse.Namespace) -> None:
     for region, volume in content["volumes_ml"].items():
         print(f"{region}: not looked for without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
     if any((removed := content["removed"]).values()):
-        pieces = f"{removed['pieces']} pieces of tumour, {removed['ml']:.2f} mL in all"
+        pieces = (
+            f"{removed['pieces']} piece{'s' if removed['pieces'] != 1 else ''} of tumour, {removed['ml']:.2f} mL in all"
+        )
         print(f"Removed as too small: {pieces}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")
     print(f"Labels ({content['label_schema']} numbering) in {args.out / 'segmentation.nii.gz'}. {DISCLAIMER}")
 
