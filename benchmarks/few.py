@@ -27,11 +27,11 @@ from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.train import build_state
 from brats_utils.config import FINE_TUNING, Config, load_config
-from brats_utils.inference import clean_regions, predict_logits
+from brats_utils.inference import Predictor, clean_regions, predict_members
 from brats_utils.labels import MSD, REGIONS, SCHEMAS, labels_to_regions, regions_to_labels
 from brats_utils.loading import CaseDataset, build_train_loader
 from brats_utils.metrics import dice_per_region
-from brats_utils.model import choose_precision
+from brats_utils.model import choose_device, choose_precision
 from brats_utils.paths import REPOSITORY, write_text
 from brats_utils.saving.checkpoints import PRETRAINED
 from brats_utils.training import train_epoch
@@ -129,15 +129,10 @@ def train_and_score(
 
 def score(networks: list[SegResNet], patients: list[Patient], config: Config) -> torch.Tensor:
     """Score networks whose probabilities are averaged: (patients, 3) float64 Dice, NaN where a patient lacks the region."""
-    device, rows = next(networks[0].parameters()).device, []
-    precision = choose_precision(device)
+    models, precision = tuple(network.eval() for network in networks), choose_precision(choose_device())
+    predictor, rows = Predictor(models, config.spacing_mm, config.inference_roi_size, MSD, precision), []
     for patient in patients:
-        image = patient["image"].float()[None].to(device)
-        logits = [
-            predict_logits(net.eval(), image, roi_size=config.inference_roi_size, precision=precision)[0]
-            for net in networks
-        ]
-        probabilities = torch.stack(logits).sigmoid().mean(0).cpu()
+        probabilities = torch.stack(list(predict_members(predictor, patient["image"].float()))).mean(0)
         truth = labels_to_regions(patient["label"][0], MSD)
         found = clean_regions(probabilities > 0.5, voxel_ml=config.spacing_mm**3 / 1000)
         rows.append(dice_per_region(found, truth).where(truth.flatten(1).any(1), torch.nan))

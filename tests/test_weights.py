@@ -141,12 +141,7 @@ def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_d
     monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "a.safetensors")
     overrides = {"max_train_epochs": 1, "batch_size": 1}
     monkeypatch.setattr(recipe, "RECIPE", {"preset": "smoke", "data": str(phantom_dir), "overrides": overrides})
-    for name, value in {
-        "CONSTANT": {},
-        "STEPS": 5,
-        "WARM_UP": 2,
-        "FIRST_AVERAGED": 2,
-    }.items():
+    for name, value in {"CONSTANT": {}, "STEPS": 5, "WARM_UP": 2, "FIRST_AVERAGED": 2}.items():
         monkeypatch.setattr(recipe, name, value)
     rates = []
 
