@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from monai.networks.nets import SegResNet
 from PIL import Image
 
+from brats_utils.cases.geometry import find_box
 from brats_utils.labels import CHANNELS, REGIONS, LabelSchema, labels_to_regions
 from brats_utils.report.slices import NESTING, ORIENTATION, largest_slice, upright_slice, window_volume
 
@@ -215,17 +216,17 @@ def _show_row(
 ) -> tuple[Figure, Sequence[Axes]]:
     """Show pictures of one slice side by side under their names, above a legend; or leave room for `charts` on the right.
 
-    All are cut to the box of the head in the first.
+    All are cut to one box, which holds what any of them shows.
     """
     count = len(pictures) + charts
     figure, axes = plt.subplots(1, count, figsize=(2.8 * count, 3.6), layout="constrained")
     title, fonts = choose_fonts(title)
     figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{orientation}", size=10, family=fonts, parse_math=False)
-    rows, columns = next(iter(pictures.values())).nonzero()[:2]
+    seen = np.any([picture.reshape(*picture.shape[:2], -1).any(-1) for picture in pictures.values()], axis=0)
+    rows, columns = find_box(torch.from_numpy(seen))
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        if rows.size:
-            axis.set(xlim=(columns.min() - 1.5, columns.max() + 1.5), ylim=(rows.max() + 1.5, rows.min() - 1.5))
+        axis.set(xlim=(columns.start - 1.5, columns.stop + 0.5), ylim=(rows.stop + 0.5, rows.start - 1.5))
         axis.set_title(name if picture.any() else f"{name} (empty)", fontsize=10)
         axis.set_axis_off()
     if not charts:
