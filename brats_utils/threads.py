@@ -19,20 +19,21 @@ def follow_load() -> Iterator[Callable[[], None]]:
 
     The threads of a step wait for each other thousands of times, and for a core that somebody else holds. Two trainings at
     once on two cores take four times as long as one alone with two threads each, and twice as long with one each: see
-    docs/performance.md. With another number of threads sums round differently, in the last digits of a loss. All cores of
-    the machine are taken for ours: nothing is known of the share that a container or a job may use.
+    docs/performance.md. With another number of threads sums round differently, in the last digits of a loss. The cores
+    are those that this process may run on; a container's share of their time is not known.
     """
     most, start, used = torch.get_num_threads(), time.monotonic(), _own_seconds()
-    psutil.cpu_percent()  # which counts from the call before
+    psutil.cpu_percent(percpu=True)  # which counts from the call before
 
     def look() -> None:
         nonlocal start, used
         now = time.monotonic()
         if now - start < INTERVAL_S:
             return
-        cores, own_seconds = psutil.cpu_count() or 1, _own_seconds()
-        others = psutil.cpu_percent() / 100 * cores - (own_seconds - used) / (now - start)
-        start, used = now, own_seconds
+        loads, before, used = _read_loads(), used, _own_seconds()
+        # not the difference of two sums: what a process had that has ended would be missing from the second
+        own = sum(seconds - before.get(process, 0) for process, seconds in used.items())
+        cores, others, start = len(loads), sum(loads) - own / (now - start), now
         threads = min(most, max(1, round(cores - others)))
         if threads != torch.get_num_threads():
             say(f"Other programs use {max(0, others):.1f} of {cores} cores: {threads} of {most} threads from here on.")
@@ -44,10 +45,17 @@ def follow_load() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(most)
 
 
-def _own_seconds() -> float:
-    """The time on a core that this process has had, and those that it started, such as loaders."""
-    seconds = time.process_time()
+def _read_loads() -> list[float]:
+    """How busy each core that this process may run on has been since the last call, 0 to 1."""
+    loads = [percent / 100 for percent in psutil.cpu_percent(percpu=True)]
+    allowed: list[int] = getattr(psutil.Process(), "cpu_affinity", list)()  # unknown on macOS
+    return [loads[core] for core in allowed if core < len(loads)] or loads
+
+
+def _own_seconds() -> dict[int, float]:
+    """The time on a core that this process has had, and each that it started, such as loaders; by process."""
+    seconds = {0: time.process_time()}
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
-            seconds += sum(child.cpu_times()[:2])
+            seconds[child.pid] = sum(child.cpu_times()[:2])
     return seconds

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -14,12 +15,13 @@ from brats_utils.threads import follow_load
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine of 4 cores whose load a test sets: what all programs use in percent, and what this one has in seconds."""
-    load = {"now": 0.0, "own": 0.0, "percent": 0.0}
+    """A machine of 8 cores, of which this process may use 4; a test sets what all programs use of those, in percent, and
+    the seconds of this one and its children."""
+    load: dict[str, Any] = {"now": 0.0, "own": 0.0, "percent": 0.0, "children": {}}
     monkeypatch.setattr(time, "monotonic", lambda: load["now"])
-    monkeypatch.setattr(threads, "_own_seconds", lambda: load["own"])
-    monkeypatch.setattr(psutil, "cpu_percent", lambda: load["percent"])
-    monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(threads, "_own_seconds", lambda: {0: load["own"], **load["children"]})
+    monkeypatch.setattr(psutil, "cpu_percent", lambda *, percpu: [load["percent"]] * 4 + [0.0] * 4)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda process: [0, 1, 2, 3], raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield load
@@ -57,14 +59,25 @@ def test_threads_stay_with_little_other_work_and_between_two_looks(machine, own,
     assert not capsys.readouterr().out
 
 
+def test_a_child_that_has_ended_does_not_pass_for_others(machine, capsys):
+    machine["children"] = {7: 300.0}  # what it computed before
+    with follow_load() as look:
+        machine["children"] = {}
+        pass_time(machine, own_cores=4, busy_cores=4)
+        look()
+        assert torch.get_num_threads() == 4
+    assert not capsys.readouterr().out
+
+
 def test_what_a_child_computes_is_not_the_work_of_others():
     before = threads._own_seconds()
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
         while psutil.Process(child.pid).cpu_times().user < 0.2:
             time.sleep(0.05)
-        own = threads._own_seconds() - before
+        own = threads._own_seconds()
         child.kill()
-    assert own > 0.2
+    assert child.pid not in before
+    assert own[child.pid] >= 0.2
 
 
 def test_training_looks_after_each_step_and_leaves_the_threads_as_they_were(monkeypatch):
