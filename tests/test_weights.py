@@ -11,8 +11,10 @@ import pytest
 import torch
 from damage import damage
 from safetensors.torch import save_file
+from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks import weights as recipe
+from brats_utils import training
 from brats_utils.commands.cli import main
 from brats_utils.commands.train import build_state
 from brats_utils.config import load_config
@@ -141,23 +143,26 @@ def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_d
     monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "a.safetensors")
     overrides = {"max_train_epochs": 1, "batch_size": 1}
     monkeypatch.setattr(recipe, "RECIPE", {"preset": "smoke", "data": str(phantom_dir), "overrides": overrides})
-    for name, value in {"CONSTANT": {}, "STEPS": 5, "WARM_UP": 2, "FIRST_AVERAGED": 2}.items():
+    for name, value in {"CONSTANT": {}, "EPOCHS": 2, "WARM_UP": 2, "FIRST_AVERAGED": 1}.items():
         monkeypatch.setattr(recipe, name, value)
     rates = []
 
     def step(state, batch):
-        rates.append(state.optimizer.param_groups[0]["lr"])
+        if isinstance(state.schedule, LambdaLR):  # of the training before it is another
+            rates.append(state.optimizer.param_groups[0]["lr"])
         return train_step(state, batch)
 
-    monkeypatch.setattr(recipe, "train_step", step)
+    monkeypatch.setattr(training, "train_step", step)
     for _ in range(2):  # the second finds the training finished
         recipe.main()
     rate = load_config("smoke").initial_learning_rate
-    assert rates == pytest.approx([rate / 2, rate, rate, rate, rate] * 2)
+    steps = len(rates) // 2
+    assert steps == 2 * 4, "two epochs of the four cases for training"
+    assert rates == pytest.approx([rate / 2, *[rate] * (steps - 1)] * 2)
     made, trained = (load_checkpoint(tmp_path / name) for name in ("a.safetensors", "run/checkpoints/best.pt"))
     assert made.epoch == trained.epoch == 1
     moved = made.model["conv_final.2.conv.bias"] - trained.model["conv_final.2.conv.bias"]
-    assert torch.allclose(moved, torch.tensor(recipe.BIAS), atol=0.1), "five steps move it little"
+    assert torch.allclose(moved, torch.tensor(recipe.BIAS), atol=0.1), "so few steps move it little"
     assert capsys.readouterr().out.count("MB, validation mean Dice") == 2
 
 
