@@ -6,6 +6,7 @@ network settles on the phantoms, and finds less in patients (docs/phantom.md). I
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,17 +37,17 @@ OUT = "runs/weights"
 
 def main() -> None:
     """Train by the recipe, or go on; average; then write the network in half precision and say what it is."""
-    draw_start()
-    config, folder = load_recipe(), resolve_path(OUT) / "checkpoints"
+    config, folder = load_recipe(f"{OUT}/start.pt"), resolve_path(OUT) / "checkpoints"
     if not (folder / LAST).exists() or load_checkpoint(folder / LAST).epoch < config.max_train_epochs:
+        draw_start(resolve_path(config.init))
         begun = any((folder / name).exists() for name in (LAST, PREVIOUS))
         train(config, out_dir=OUT, wandb_mode="disabled", resume=begun)
-    made = raise_bias(average_weights(load_checkpoint(folder / BEST)))
+    made = raise_bias(average_weights(folder / BEST))
     size = save_weights(PRETRAINED, made).stat().st_size / 1e6
     print(f"{display_path(PRETRAINED)}: {size:.1f} MB, validation mean Dice {made.mean_dice:.3f}")
 
 
-def draw_start() -> None:
+def draw_start(path: Path) -> None:
     """Write the first weights as an earlier version drew them: after those of a convolution that it timed the CPU with.
 
     Another draw gives another network; by how much another is in docs/phantom.md.
@@ -57,23 +58,22 @@ def draw_start() -> None:
     torch.nn.Conv3d(16, 16, 3)
     drawn = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)
     state.model.load_state_dict(drawn.state_dict())
-    save_checkpoint(resolve_path(f"{OUT}/start.pt"), state.snapshot(config=config.model_dump(mode="json"), run_id=""))
+    save_checkpoint(path, state.snapshot(config=config.model_dump(mode="json"), run_id=""))
 
 
-def load_recipe(**changes: Any) -> Config:
-    """Load the settings, with the first weights of `draw_start`: they are no start for fine-tuning, so its settings go."""
+def load_recipe(init: str, **changes: Any) -> Config:
+    """Load the settings of a training from the weights in a file: the preset's, not those of fine-tuning."""
     plain = load_config(**RECIPE)
     overrides = {key: getattr(plain, key) for key in FINE_TUNING} | RECIPE["overrides"] | changes
-    return load_config(**RECIPE | {"overrides": overrides}, output_dir=OUT, init=f"{OUT}/start.pt")
+    return load_config(**RECIPE | {"overrides": overrides}, output_dir=OUT, init=init)
 
 
-def average_weights(start: Checkpoint) -> Checkpoint:
-    """Train `EPOCHS` more at a constant learning rate, and average the weights after each step but those of the first few."""
-    config = load_recipe(**CONSTANT)
+def average_weights(start: Path) -> Checkpoint:
+    """Train a checkpoint `EPOCHS` more at a constant learning rate, and average the weights after each step but those of the first few."""
+    config = load_recipe(str(start), **CONSTANT)
     processes = PartialState(cpu=choose_device().type == "cpu")
     train_loader, val_loader, _ = build_loaders(config, resolve_path(OUT) / "constant", processes=processes)
     state = build_state(config, num_steps=EPOCHS * len(train_loader))
-    state.model.load_state_dict(start.build_model().state_dict())
     for group in state.optimizer.param_groups:  # one cycle has left its own there: a 25th of the rate, more momentum
         group.update(initial_lr=config.initial_learning_rate, betas=(0.9, 0.999))
     state.schedule = LambdaLR(state.optimizer, lambda step: min(1.0, (step + 1) / WARM_UP))
@@ -84,7 +84,7 @@ def average_weights(start: Checkpoint) -> Checkpoint:
         state.epoch, state.batch_losses = epoch + 1, []
     state.model.load_state_dict(averaged.module.state_dict())
     dice = validate(state, val_loader, roi_size=config.inference_roi_size, spacing_mm=config.spacing_mm).mean()
-    return replace(start, model=state.model.state_dict(), mean_dice=float(dice), best_dice=float(dice))
+    return replace(load_checkpoint(start), model=state.model.state_dict(), mean_dice=float(dice), best_dice=float(dice))
 
 
 def raise_bias(network: Checkpoint) -> Checkpoint:

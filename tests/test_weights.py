@@ -138,7 +138,8 @@ def test_the_network_in_the_box_predicts_evaluates_and_is_exported(phantom_dir, 
 
 
 def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_dir, tmp_path, monkeypatch, capsys):
-    settings = recipe.load_recipe().model_dump()
+    assert load_config(**recipe.RECIPE).dataset_dir.startswith("data/phantom-2.0mm-")
+    settings = recipe.load_recipe("start.pt").model_dump()
     plain = load_config(**recipe.RECIPE).model_dump()
     assert {key for key in plain if plain[key] != settings[key]} == {"init", "checkpoint_dir"}
     monkeypatch.setattr(recipe, "OUT", str(tmp_path / "run"))
