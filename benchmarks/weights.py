@@ -42,7 +42,7 @@ def main() -> None:
         draw_start(resolve_path(config.init))
         begun = any((folder / name).exists() for name in (LAST, PREVIOUS))
         train(config, out_dir=OUT, wandb_mode="disabled", resume=begun)
-    made = raise_bias(average_weights(folder / BEST))
+    made = correct_bias(raise_bias(average_weights(folder / BEST)))
     size = save_weights(PRETRAINED, made).stat().st_size / 1e6
     print(f"{display_path(PRETRAINED)}: {size:.1f} MB, validation mean Dice {made.mean_dice:.3f}")
 
@@ -91,6 +91,11 @@ def raise_bias(network: Checkpoint) -> Checkpoint:
     """Add `BIAS` to the logits."""
     name = "conv_final.2.conv.bias"
     return replace(network, model={**network.model, name: network.model[name] + torch.tensor(BIAS)})
+
+
+def correct_bias(network: Checkpoint) -> Checkpoint:
+    """Have the bias field corrected before it predicts. Phantoms are trained on without: theirs is small."""
+    return replace(network, config={**network.config, "bias_correction": True})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import REPOSITORY
 
 IN_COLAB = "google.colab" in sys.modules
@@ -26,6 +27,7 @@ def set_up() -> None:
     There relative paths start; in Colab in its first folder, and under papermill in the folder that it was called from.
     """
     warnings.filterwarnings("ignore", message="IProgress not found")  # we show no widgets
+    keep_freed_memory()
     if not IN_COLAB:
         if Path("01_setup.ipynb").is_file() and Path.cwd().is_relative_to(REPOSITORY):
             os.chdir(REPOSITORY)

@@ -28,7 +28,7 @@ from brats_utils.paths import display_path, replacing, say, write_text
 from brats_utils.report.charts import plot_calibration, plot_scores
 from brats_utils.report.figures import plot_comparison, render_png, stack_figures
 from brats_utils.report.page import ReportCase, build_report
-from brats_utils.uncertainty import calibration_error, count_calibration
+from brats_utils.uncertainty import LOW_EXPECTED_DICE, calibration_error, count_calibration, is_doubtful
 
 EVALUATION = ("summary.json", "calibration.npy", "cases.csv")
 """Files of an evaluation beside its predictions; the table comes last, so that it stands for all of them."""
@@ -151,10 +151,13 @@ def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema
     """Write `summary.png` (box plots, then the worst cases) and `report.html`, which has the worst in its viewer."""
     table, summary, calibration = read_evaluation(out_dir)
     by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
-    viewed = [
-        view_case(by_id[case_id], out_dir, schema=schema, note="worst" if not rank else "")
-        for rank, case_id in enumerate(worst)
-    ]
+    doubtful = [row["case_id"] for row in table.to_dict("records") if is_doubtful(row["expected_dice_mean"])]
+    viewed = []
+    for rank, case_id in enumerate(worst):
+        notes = ["worst"] if rank == 0 else []
+        if case_id in doubtful:
+            notes.append("doubtful")
+        viewed.append(view_case(by_id[case_id], out_dir, schema=schema, note=", ".join(notes)))
     spread = render_png(plot_scores(table))
     worst_first = [
         plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}")
@@ -166,7 +169,11 @@ def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema
     return build_report(
         out_dir / "report.html",
         title=title,
-        facts=[f"{len(table)} cases", f"the {len(viewed)} worst in the viewer"],
+        facts=[
+            f"{len(table)} cases",
+            f"the {len(viewed)} worst in the viewer",
+            f"{len(doubtful)} doubtful (expected Dice below {LOW_EXPECTED_DICE}){': ' if doubtful else ''}{', '.join(doubtful)}",
+        ],
         scores=table,
         summary=summary,
         cases=viewed,

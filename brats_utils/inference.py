@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from brats_utils.cases.checks import find_tissue
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
-from brats_utils.labels import ET, REGIONS, SCHEMAS, LabelSchema, regions_to_labels
+from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to_labels
 from brats_utils.model import choose_device, choose_precision, explain_out_of_memory
 from brats_utils.paths import replacing
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
@@ -79,6 +79,7 @@ class Predictor:
     flips: bool = False  # average over all eight mirrored versions of the image too. Eight times slower
     guess_enhancing: bool = False  # call enhancing tumour also without T1gd, which alone shows it
     keep_small: bool = False  # keep what `clean_regions` takes for noise
+    bias_correction: bool = False  # correct the bias field first, without what a first prediction calls tumour
 
 
 def build_predictor(
@@ -89,23 +90,38 @@ def build_predictor(
     For `flips` see `Predictor`; `schema` is the numbering wanted for the labels, by default that of the training.
 
     Raises:
-        CheckpointError: if they were trained for different voxel sizes, windows or numberings, lack a setting, or do not load.
+        CheckpointError: if they were trained for different voxel sizes, windows, numberings or with and without bias
+            correction, lack a setting, or do not load.
     """
     for checkpoint in checkpoints:
         checkpoint.check_settings()
     needed = [
-        (c.config["spacing_mm"], tuple(c.config["inference_roi_size"]), c.config["label_schema"]) for c in checkpoints
+        (
+            c.config["spacing_mm"],
+            tuple(c.config["inference_roi_size"]),
+            c.config["label_schema"],
+            c.config.get("bias_correction", False),  # checkpoints from before it do without
+        )
+        for c in checkpoints
     ]
     if len(set(needed)) != 1:
         raise CheckpointError(
-            f"Found checkpoints of different voxel size, window or label schema: {sorted(set(needed))}. "
+            f"Found checkpoints of different voxel size, window, label schema or bias correction: {sorted(set(needed))}. "
             "An ensemble needs networks that were trained alike in these."
         )
-    (spacing_mm, roi_size, schema_name), device = needed[0], choose_device()
+    (spacing_mm, roi_size, schema_name, bias_correction), device = needed[0], choose_device()
     # channels last, a CPU convolves a third faster; group norm rounds a little more, as bfloat16 does
     layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
     models = tuple(c.build_model().to(device, memory_format=layout) for c in checkpoints)  # type: ignore[call-overload]
-    return Predictor(models, spacing_mm, roi_size, schema or SCHEMAS[schema_name], choose_precision(device), flips)
+    return Predictor(
+        models,
+        spacing_mm,
+        roi_size,
+        schema or SCHEMAS[schema_name],
+        choose_precision(device),
+        flips,
+        bias_correction=bias_correction,
+    )
 
 
 def predict_logits(
@@ -146,13 +162,29 @@ def predict_members(predictor: Predictor, image: torch.Tensor) -> Iterator[torch
             yield logits.sigmoid().flip(axes)[0].cpu()
 
 
+def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
+    """Bring an image as `Scan.tensors` has it to the form that the networks take, (4, X, Y, Z) float32, z-scored.
+
+    Where the bias field is corrected, a single pass over the uncorrected image finds the tumour that is left out of its
+    estimate.
+    """
+    prepared: MetaTensor = build_preprocessing(predictor.spacing_mm)({"image": image})["image"]
+    if not predictor.bias_correction:
+        return prepared
+    passes = list(predict_members(replace(predictor, flips=False), prepared.as_tensor()))
+    whole = torch.stack(passes).mean(0)[REGIONS.index(WT)][None]
+    preprocess = build_preprocessing(predictor.spacing_mm, bias_correction=True)
+    corrected: MetaTensor = preprocess({"image": image, "tumour": whole > 0.5})["image"]
+    return corrected
+
+
 def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     """Predict one patient, from files to labels on the files' own voxel grid.
 
     The affine of the preprocessed image leads back: the probabilities are resampled to the
     original grid in one step, whatever was cropped, turned or rescaled, and only then thresholded.
     """
-    prepared = build_preprocessing(predictor.spacing_mm)({"image": scan.tensors["image"]})["image"]
+    prepared = prepare_image(predictor, scan.tensors["image"])
     shape = (len(REGIONS), *prepared.shape[1:])
     total, squares, count = torch.zeros(shape), torch.zeros(shape), 0
     for probability in predict_members(predictor, prepared.as_tensor()):

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import stamp_files
+from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import replacing, say
 
 CacheKind = Literal["ram", "disk", "none"]
@@ -200,11 +201,12 @@ def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> 
         persistent_workers=num_workers > 0,
         collate_fn=list_data_collate,  # a cropping transform gives a list of patches
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_start_worker,
         **batches,
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     """Ctrl-C reaches the workers too; the training process decides when they end."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

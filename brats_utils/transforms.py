@@ -27,6 +27,7 @@ from monai.transforms import (
 from monai.transforms.utils import map_binary_to_indices
 from torch.nn.functional import interpolate
 
+from brats_utils.bias_field import CorrectBiasd
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import read_case
 from brats_utils.labels import LabelSchema, labels_to_regions
@@ -114,28 +115,30 @@ def _stretch(lattice: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.einsum("cijk,ix,jy,kz->cxyz", lattice, x, y, z)
 
 
-def build_preprocessing(spacing_mm: float) -> Compose:
+def build_preprocessing(spacing_mm: float, *, bias_correction: bool = False) -> Compose:
     """Build the deterministic part: orient to RAS, resample to isotropic voxels, z-score.
 
     The z-score comes before any random crop, so that training, validation and prediction see the
-    same intensities and the outcome can be cached.
+    same intensities and the outcome can be cached. With `bias_correction`, `CorrectBiasd` comes before it.
 
     Returns:
         A transform from `reader.Scan.tensors` (label may be missing) to MetaTensors
         `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in air, and
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
+    corrections = [CorrectBiasd(spacing_mm)] if bias_correction else []
     return Compose(
         [
             EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
             Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),
             Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), allow_missing_keys=True),
+            *corrections,
             NormalizeIntensityd("image", nonzero=True, channel_wise=True),
         ]
     )
 
 
-def build_cached_transform(spacing_mm: float) -> Compose:
+def build_cached_transform(spacing_mm: float, *, bias_correction: bool = False) -> Compose:
     """Build `read_tensors` and `build_preprocessing`, then a compact form for caching: float16 image, uint8 label, no metadata.
 
     With it come the voxels that training patches are centred on, see `find_centres`.
@@ -146,7 +149,8 @@ def build_cached_transform(spacing_mm: float) -> Compose:
         SelectItemsd(("case_id", *IMAGE_LABEL, *CENTRES)),
     ]
     # a bare function instead of a `Lambda` would be the first step that `CacheDataset` does not keep
-    return Compose([Lambda(read_tensors), *build_preprocessing(spacing_mm).transforms, *compact])
+    preprocessing = build_preprocessing(spacing_mm, bias_correction=bias_correction)
+    return Compose([Lambda(read_tensors), *preprocessing.transforms, *compact])
 
 
 def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema, appearance: str) -> Compose:

@@ -12,6 +12,17 @@ NUM_BINS = 10
 MIN_PROBABILITY = 0.05
 """Less than this is left out of `expected_dice`: the many healthy voxels together would outweigh a tumour."""
 
+LOW_EXPECTED_DICE = 0.69
+"""A prediction that expects less of itself, on average over the regions that it found, is called doubtful.
+
+Chosen on the 26 development cases, see docs/phantom.md#does-it-know.
+"""
+
+
+def is_doubtful(expected: float | None) -> bool:
+    """Tell whether the mean of `expected_dice` is low; where nothing was found (NaN or None) it says nothing."""
+    return expected is not None and expected < LOW_EXPECTED_DICE
+
 
 def expected_dice(probabilities: torch.Tensor, regions: torch.Tensor) -> dict[str, float]:
     """Estimate the Dice score of a prediction without knowing the truth, from its own probabilities.

@@ -18,16 +18,19 @@ from brats_utils.config import PRESETS, ConfigError, load_config, read_yaml
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation, write_official
 from brats_utils.inference import Predictor, build_predictor
 from brats_utils.labels import SCHEMAS, LabelSchema
+from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom.dataset import generate_dataset
 from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 from brats_utils.transforms import explain_failure
+from brats_utils.uncertainty import LOW_EXPECTED_DICE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; mistakes in its input end in one sentence and exit status 2, not in a traceback."""
     args = _build_parser().parse_args(argv)
+    keep_freed_memory()
     try:
         args.command(args)
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -69,6 +72,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--patients", type=Path, help="or a folder of them: BraTS, BIDS, nnU-Net, MSD or 4D files")
     predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
     predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
+    predict.add_argument("--doubtful-first", action="store_true", help="with --patients, sort patients.csv by expected Dice, the lowest first")  # fmt: skip
     predict.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
     _add_predictor(predict, "numbering of the labels to write; by default that of the training")
     predict.set_defaults(command=_predict)
@@ -122,6 +126,7 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box, or files; several are averaged")  # fmt: skip
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
     command.add_argument("--schema", choices=SCHEMAS, help=schema_help)
+    command.add_argument("--no-bias-correction", dest="bias_correction", action="store_false", help="leave the bias field of FLAIR as it is, also where the checkpoint has it corrected")  # fmt: skip
     command.add_argument("--guess-enhancing", action="store_true", help="call enhancing tumour also without T1gd, which alone shows it")  # fmt: skip
     command.add_argument("--keep-small", action="store_true", help="keep pieces of tumour, and enhancing tumour, under 1 mL")  # fmt: skip
 
@@ -129,7 +134,13 @@ def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
 def _load_predictor(args: argparse.Namespace, schema: LabelSchema | None = None) -> Predictor:
     checkpoints = [load_checkpoint(path.resolve()) for path in args.checkpoint]
     predictor = build_predictor(checkpoints, flips=args.flips, schema=schema)
-    return replace(predictor, guess_enhancing=args.guess_enhancing, keep_small=args.keep_small)
+    bias_correction = predictor.bias_correction and args.bias_correction
+    return replace(
+        predictor,
+        guess_enhancing=args.guess_enhancing,
+        keep_small=args.keep_small,
+        bias_correction=bias_correction,
+    )
 
 
 def _check_folder(out: Path, *, option: str = "--out") -> None:
@@ -160,13 +171,18 @@ def _predict(args: argparse.Namespace) -> None:
     predictor = _load_predictor(args, SCHEMAS.get(args.schema))
     how = {"resample": args.resample, "overwrite": args.overwrite}
     if args.patients:
-        table = predict_patients(predictor, args.patients, args.out, **how)
+        table = predict_patients(predictor, args.patients, args.out, doubtful_first=args.doubtful_first, **how)
         print(table.drop(columns="reason").to_string(index=False, float_format="%.2f", na_rep=""))
         for patient, reason in table.loc[table["reason"] != "", ["patient", "reason"]].itertuples(index=False):
             print(f"{patient}: {reason}")
         failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
         before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
         done = f"{len(table) - failed} of {len(table)} patients predicted{before}"
+        doubtful = table.loc[table["doubtful"] == True, "patient"].tolist()  # noqa: E712  # empty where it failed
+        if doubtful:
+            print(
+                f"Doubtful, expected Dice below {LOW_EXPECTED_DICE}: {', '.join(doubtful)}. Look at their preview.png."
+            )
         print(f"{done}; table in {args.out / 'patients.csv'}. {DISCLAIMER}")
         if failed:
             sys.exit(1)
@@ -182,6 +198,11 @@ def _predict(args: argparse.Namespace) -> None:
             f"{removed['pieces']} piece{'s' if removed['pieces'] != 1 else ''} of tumour, {removed['ml']:.2f} mL in all"
         )
         print(f"Removed as too small: {pieces}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")
+    if content["doubtful"]:
+        print(
+            f"Doubtful: expected Dice {content['expected_dice']['mean']:.2f}, below {LOW_EXPECTED_DICE}. Look at "
+            "preview.png before you use the labels; predictions like this one are often wrong."
+        )
     print(f"Labels ({content['label_schema']} numbering) in {args.out / 'segmentation.nii.gz'}. {DISCLAIMER}")
 
 

@@ -95,7 +95,7 @@ def build_loaders(
     parts = split_cases(cases, out_dir / "split.json", seed=config.seed)
     prepare = partial(
         build_dataset,
-        cached=build_cached_transform(config.spacing_mm),
+        cached=build_cached_transform(config.spacing_mm, bias_correction=config.bias_correction),
         cache=choose_cache(
             config.cache,
             len(parts["train"]) + len(parts["val"]),

@@ -21,6 +21,7 @@ from brats_utils.labels import REGIONS
 from brats_utils.paths import display_path, replacing, write_text
 from brats_utils.report.figures import plot_prediction, render_png
 from brats_utils.transforms import explain_failure
+from brats_utils.uncertainty import is_doubtful
 
 DISCLAIMER = "Not for clinical use."
 
@@ -28,7 +29,15 @@ WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), "preview.png", "prediction
 """Files of a patient; the last one says that the others are whole."""
 
 REMOVED = ("removed_ml", "removed_ET_ml")
-COLUMNS = ("patient", "status", *(f"{region.name}_ml" for region in REGIONS), *REMOVED, "expected_dice", "reason")
+COLUMNS = (
+    "patient",
+    "status",
+    *(f"{region.name}_ml" for region in REGIONS),
+    *REMOVED,
+    "expected_dice",
+    "doubtful",
+    "reason",
+)
 """Of `patients.csv`."""
 
 
@@ -66,6 +75,7 @@ def predict_patient(
         "patient": case.case_id,
         "missing": scan.missing,
         **{kind: {r: None if math.isnan(n) else round(n, 3) for r, n in by.items()} for kind, by in found.items()},
+        "doubtful": is_doubtful(prediction.expected_dice["mean"]),
         "removed": {kind: round(amount, 3) for kind, amount in prediction.removed.items()},
         "warnings": list(scan.warnings),
         "labels": {str(value): tissue for value, tissue in predictor.schema.tissues.items()},
@@ -73,6 +83,7 @@ def predict_patient(
         "networks": len(predictor.models),
         "flips": predictor.flips,
         "keep_small": predictor.keep_small,
+        "bias_correction": predictor.bias_correction,
         "spacing_mm": predictor.spacing_mm,
         "note": DISCLAIMER,
     }
@@ -91,15 +102,21 @@ def predict_patient(
 
 
 def predict_patients(
-    predictor: Predictor, folder: Path, out_dir: Path, *, resample: bool = False, overwrite: bool = False
+    predictor: Predictor,
+    folder: Path,
+    out_dir: Path,
+    *,
+    resample: bool = False,
+    overwrite: bool = False,
+    doubtful_first: bool = False,
 ) -> pd.DataFrame:
     """Segment every patient of a folder (see `find_cases`) as `predict_patient` does; one that cannot be is listed with the reason.
 
-    `out_dir` gets a folder a patient, and `patients.csv`.
+    `out_dir` gets a folder a patient, and `patients.csv`; `doubtful_first` sorts it by `expected_dice`, the lowest first.
 
     Returns:
         A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was predicted before),
-        `reason`, `<region>_ml`, `removed_ml` and `removed_ET_ml`, `expected_dice`.
+        `reason`, `<region>_ml`, `removed_ml` and `removed_ET_ml`, `expected_dice`, `doubtful`.
 
     Raises:
         CaseError: see `cases.layouts.find_cases`; or `patients.csv` is there and not ours.
@@ -116,6 +133,8 @@ def predict_patients(
             rows.append(_predict_row(predictor, case, out_dir / case.case_id, resample=resample, overwrite=overwrite))
     finally:  # a folder may take hours: what was done before Ctrl-C is listed too
         table = pd.DataFrame(rows, columns=list(COLUMNS))
+        if doubtful_first:
+            table = table.sort_values("expected_dice", kind="stable", ignore_index=True)  # without a number: last
         if rows:
             with replacing(listing) as temporary:
                 table.to_csv(temporary, index=False)
@@ -152,4 +171,5 @@ def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, 
         **{name: content.get("removed", {}).get(name.removeprefix("removed_"), math.nan) for name in REMOVED},
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],
+        "doubtful": is_doubtful(content["expected_dice"]["mean"]),
     }
