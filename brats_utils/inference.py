@@ -168,7 +168,8 @@ def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
     Where the bias field is corrected, a single pass over the uncorrected image finds the tumour that is left out of its
     estimate.
     """
-    prepared: MetaTensor = build_preprocessing(predictor.spacing_mm)({"image": image})["image"]
+    first = image.clone()  # the z-score may be done in place, and the image is needed again
+    prepared: MetaTensor = build_preprocessing(predictor.spacing_mm)({"image": first})["image"]
     if not predictor.bias_correction:
         return prepared
     passes = list(predict_members(replace(predictor, flips=False), prepared.as_tensor()))

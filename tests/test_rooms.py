@@ -10,7 +10,21 @@ import brats_utils
 
 LIBRARY = Path(brats_utils.__file__).parent
 ROOMS = (
-    *("labels", "paths", "memory", "colab", "config", "phantom", "cases", "project", "bias_field", "transforms", "loading", "model", "saving"),
+    *(
+        "labels",
+        "paths",
+        "memory",
+        "colab",
+        "config",
+        "phantom",
+        "cases",
+        "project",
+        "bias_field",
+        "transforms",
+        "loading",
+        "model",
+        "saving",
+    ),
     *(
         "uncertainty",
         "metrics",

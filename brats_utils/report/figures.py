@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ REGION_COLORS = {f"{region.name} ({region.title.replace('-', ' ').lower()})": re
 ERROR_COLORS = {"right": "#009E73", "missed": "#E69F00", "invented": "#CC79A7"}
 TISSUE_COLORS = {"edema": "#009E73", "necrotic": "#CC79A7", "enhancing": "#E69F00"}
 """The rest of Okabe and Ito's colours, for what must not be taken for a region."""
+
+FIELD_LIMIT = 0.4
+"""Of a bias field, where its colours end."""
 
 
 def plot_regions(
@@ -74,6 +78,26 @@ def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str
     pictures = dict(zip(CHANNELS, grey, strict=True))
     pictures["prediction"] = _fill(grey[0], upright_slice(prediction.numpy(), slice_idx))
     return _show_row(pictures, title=title, slice_idx=slice_idx)[0]
+
+
+def plot_bias_field(channel: np.ndarray, field: np.ndarray, *, title: str = "") -> Figure:
+    """Show a channel before and after its bias field is taken away, and the field between, in the largest slice of the brain.
+
+    Args:
+        channel: (X, Y, Z) float in RAS orientation, 0 in the background.
+        field: likewise, the logarithm of the factor by which a voxel is too bright, see `bias_field`.
+        title: stands above.
+    """
+    brain = channel != 0
+    slice_idx = largest_slice(torch.from_numpy(brain)[None])
+    both = np.stack([channel, channel / np.exp(field)])
+    before, after = upright_slice(window_volume(torch.from_numpy(both)), slice_idx)
+    share = upright_slice(np.where(brain, field, np.nan), slice_idx)
+    colored = matplotlib.colormaps["coolwarm"](np.clip(share / (2 * FIELD_LIMIT) + 0.5, 0, 1), bytes=True)[..., :3]
+    colored[np.isnan(share)] = 0
+    name = f"field, blue -{100 * FIELD_LIMIT:.0f}% to red +{100 * FIELD_LIMIT:.0f}%"
+    pictures = {"before": before, name: colored, "corrected": after}
+    return _show_row(pictures, title=title, slice_idx=slice_idx, legend={})[0]
 
 
 def plot_uncertainty(
@@ -229,7 +253,7 @@ def _show_row(
         axis.set(xlim=(columns.start - 1.5, columns.stop + 0.5), ylim=(rows.stop + 0.5, rows.start - 1.5))
         axis.set_title(name if picture.any() else f"{name} (empty)", fontsize=10)
         axis.set_axis_off()
-    if not charts:
+    if legend and not charts:
         lines = [Line2D([], [], color=color, lw=3) for color in legend.values()]
         style = {"facecolor": DARK, "labelcolor": "white"}
         figure.legend(lines, list(legend), loc="outside lower center", ncols=3, fontsize=9, **style)
