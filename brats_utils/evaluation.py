@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case
+from brats_utils.cases.formats import open_image
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.reader import Scan, check_cases, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
@@ -143,7 +144,7 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
     scan, predicted = _read_pair(case, out_dir, schema=schema)
     volumes = (scan.image, scan.regions, predicted)
     image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in volumes)
-    width, depth, height = nib.as_closest_canonical(nib.load(scan.reference)).header.get_zooms()[:3]
+    width, depth, height = nib.as_closest_canonical(open_image(scan.reference)).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 
 

@@ -14,12 +14,13 @@ from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
 from brats_utils.paths import display_path
 
 CHANNEL_WORDS = {
-    "FLAIR": ("flair", "t2f", "t2flair"),
+    "FLAIR": ("flair", "t2f", "t2flair", "fl"),
     "T1w": ("t1", "t1w", "t1n", "t1pre"),
-    "T1gd": ("t1gd", "t1ce", "t1c", "t1wce", "t1post"),
+    "T1gd": ("t1gd", "t1ce", "t1c", "t1wce", "t1post", "ct1"),
     "T2w": ("t2", "t2w"),
 }
-"""What the channels are called. Source: the releases of MSD, BraTS 2017 to 2024, UCSF-PDGM, and nnU-Net's examples."""
+"""What the channels are called. Source: the releases of MSD, BraTS 2015 to 2025, UCSF-PDGM, UTSW-Glioma (`fl`), LUMIERE
+(`ct1`), and nnU-Net's examples."""
 
 CONTRAST_WORDS = ("ce", "gd", "gadolinium", "contrast", "post")
 """Beside a T1w, they say that it was taken after contrast agent. Source: the entity `ce` of BIDS."""
@@ -28,8 +29,17 @@ ENTITY = r"(^|_)(?!ce-)[a-z]+-[a-z0-9]+(?=_)"
 """Entities of BIDS other than `ce`: `ses-post` says nothing of contrast agent."""
 
 
+DIFFERENCE = rf"(^|_)({'|'.join(CHANNEL_WORDS['T1gd'])})-({'|'.join(CHANNEL_WORDS['T1w'])})$"
+"""One scan less another. Source: Fields 2024 (UCSF-ALPTDG), doi 10.1148/ryai.230182."""
+
+
 def channel_of(name: str) -> str | None:
-    """Tell which channel a file or an entry of dataset.json is, by the last word of its name: `x_t1ce`, `ce-gd_T1w`."""
+    """Tell which channel a file or an entry of dataset.json is, by the last word of its name: `x_t1ce`, `ce-gd_T1w`.
+
+    A difference of two scans, `x_t1ce-t1` in UCSF-ALPTDG, is none of them.
+    """
+    if re.search(DIFFERENCE, name.lower()):
+        return None
     words = re.findall("[a-z0-9]+", re.sub(ENTITY, "", name.lower()))
     last = words.pop() if words else ""
     contrast = bool(re.search(r"(^|_)ce-", name.lower())) or (words[-1:] and words[-1] in CONTRAST_WORDS)

@@ -7,7 +7,8 @@ from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering
-from brats_utils.cases.folders import Found, Images, list_patients, stem_of, volumes_of
+from brats_utils.cases.files import TRUST, rank_label, stem_of, trust_labels, volumes_of
+from brats_utils.cases.folders import Found, Images, list_patients
 from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
 from brats_utils.paths import display_path, say
 
@@ -68,8 +69,7 @@ def _take_labelled(folder: Path, found: Sequence[Found]) -> list[tuple[str, Imag
     """Those that have a label, sorted by id; what is unclear is refused."""
     unclear, cases = [], []
     for case_id, images, labels in sorted(found):
-        tumour = [path for path in labels if re.search("tumou?r", path.name.lower())]  # others are of the brain
-        chosen = tumour if len(tumour) == 1 else labels
+        chosen = trust_labels(labels, folder)
         if len(chosen) > 1:
             unclear.append(f"{case_id} has {len(chosen)} labels ({', '.join(path.name for path in chosen)})")
         elif chosen and not images:
