@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from brats_utils.labels import SCHEMAS
+from brats_utils.labels import SCHEMAS, SCORED, refuse_unknown_regions
 
 Side = Annotated[int, Field(ge=16, multiple_of=8)]
 """Of a patch in voxels. SegResNet halves it three times (`blocks_down` in Myronenko 2018, arXiv 1810.11654)."""
@@ -91,7 +91,9 @@ class Config(BaseModel):
     @field_validator("label_schema")
     @classmethod
     def _known_schema(cls, name: str) -> str:
-        if name not in (*SCHEMAS, "auto"):
+        if name in SCORED:
+            refuse_unknown_regions(SCORED[name], what="Training")
+        elif name != "auto":
             raise ValueError(f"expected auto, or one of {', '.join(SCHEMAS)}")
         return name
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import CaseError
-from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
+from brats_utils.labels import CHANNELS, SCHEMAS, SCORED, LabelError, LabelSchema
 from brats_utils.paths import display_path
 
 CHANNEL_WORDS = {
@@ -106,7 +106,7 @@ def read_numbering(document: Mapping[str, object], schema: LabelSchema | None, *
     """
     names = _numbered(document, "labels", source)
     tissues = {value: _tissue_of(str(name)) for value, name in names.items() if value != 0}
-    fits = [known for known in SCHEMAS.values() if tissues == _tissues(known)]
+    fits = [known for known in SCORED.values() if tissues == _tissues(known)]
     if schema in fits or (schema is None and fits):
         return schema or fits[0]
     expected = f"{schema.tissues} (schema {schema.name!r})" if schema else f"one of {', '.join(SCHEMAS)}"
@@ -145,8 +145,11 @@ def _split_regions(entry: Mapping[str, Any]) -> dict[int, object]:
 
 
 def _tissues(schema: LabelSchema) -> dict[int, str]:
+    if not all(schema.known):
+        return {schema.edema: "whole"}
     fields = ("edema", "necrotic", "enhancing", "cyst", "cavity")
-    return {getattr(schema, field): field for field in fields if getattr(schema, field) is not None}
+    named = {getattr(schema, field): field for field in fields if getattr(schema, field) is not None}
+    return named | ({} if schema.solid is None else {schema.solid: "necrotic"})
 
 
 def _tissue_of(name: str) -> str:
@@ -157,6 +160,7 @@ def _tissue_of(name: str) -> str:
         "cavity": r"cavity|resection|\brc\b",
         "necrotic": r"non.?enhanc|necro|\b(ncr|net|netc)\b",
         "enhancing": r"enhanc|\bet\b",
+        "whole": r"whole|\bwt\b",
     }
     text = name.lower().replace("_", " ")
     return next((tissue for tissue, sign in signs.items() if re.search(sign, text)), f"unknown ({name})")

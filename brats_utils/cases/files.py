@@ -35,17 +35,20 @@ LABEL_TREE = r"(?<![a-z])(seg|label|mask|annotation|ground.?truth|gt(?![a-z]))"
 PARTS = r"cellular|subtraction|hd.?glio"
 """Labels of something else than the three tissues: UCSD-PTGBM's of cell density, UCSF-ALPTDG's of change, HD-GLIO's two."""
 
-TRUST = (
-    ("made or corrected by people", r"manual|correct|expert"),
-    ("that says nothing of how it was made", ""),
-    ("made by a program", r"auto|approx|glistrboost|fets|deepbratumia"),
-    ("of something else", PARTS),
-)
-"""Of several labels of a case the first kind is taken: what they are, and the sign of it in the name.
+MANUAL, UNSAID, AUTOMATIC, OTHER = range(4)
+TRUST = {
+    OTHER: PARTS,
+    MANUAL: r"manual|correct|expert",
+    AUTOMATIC: r"auto|approx|glistrboost|fets|deepbratumia",
+}
+"""Kinds of labels and the signs of them in a name, in the order they are asked; of several of a case the lowest is taken.
 
 Source: Bakas 2017, doi 10.1038/sdata.2017.117 (ManuallyCorrected before GlistrBoost); Bakas 2022, doi
 10.1038/s41597-022-01560-7 (UPENN-GBM: 147 of images_segm refined by experts, automated_segm not); UTSW-Glioma, TCIA.
 """
+
+
+KINDS = ("made or corrected by people", "not said to be automatic", "made by a program", "of other tissues")
 
 
 def volumes_of(folder: Path) -> list[Path]:
@@ -60,14 +63,14 @@ def volumes_of(folder: Path) -> list[Path]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    paths = (path for path in folder.iterdir() if path.name.lower().endswith(ENDINGS) and path.is_file())
+    paths = (path for path in folder.glob("*") if path.name.lower().endswith(ENDINGS) and path.is_file())
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def folders_of(folder: Path) -> list[Path]:
     """Folders in which something of a patient may lie; an atlas is nobody's."""
     names = re.compile(r"\.|__MACOSX|(\d+[_-])?atlas([_-]\w+)?$", re.IGNORECASE)
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not names.match(path.name))
+    return sorted(path for path in folder.glob("*") if path.is_dir() and not names.match(path.name))
 
 
 def stands_for_file(home: Path) -> bool:
@@ -133,19 +136,18 @@ def order_scans(scans: Sequence[Path]) -> tuple[Path | None, ...]:
 
 
 def rank_label(path: Path, root: Path) -> int:
-    """How far a label is to be trusted, as an index of `TRUST`, by its name and those of the folders below `root`."""
+    """How far a label is to be trusted, from `MANUAL` to `OTHER`, by its name and those of the folders below `root`."""
     text = str(path.relative_to(root)).lower() if path.is_relative_to(root) else path.name.lower()
-    for index in (3, 0, 2):
-        if re.search(TRUST[index][1], text):
-            return index
-    return 1
+    return next((kind for kind, sign in TRUST.items() if re.search(sign, text)), UNSAID)
 
 
 def trust_labels(labels: Sequence[Path], root: Path) -> list[Path]:
     """Of several labels of a case those that are to be trusted most; more than one where nothing decides."""
     best = min((rank_label(path, root) for path in labels), default=0)
     chosen = [path for path in labels if rank_label(path, root) == best]
-    tumour = [path for path in chosen if re.search("tumou?r", path.name.lower())]  # others are of the brain, in UCSF-PDGM
+    tumour = [
+        path for path in chosen if re.search("tumou?r", path.name.lower())
+    ]  # others are of the brain, in UCSF-PDGM
     chosen = tumour if len(tumour) == 1 else chosen
     names = {path.name for path in chosen}
     resliced = [path for path in chosen if path.name.startswith("r") and path.name[1:] in names]  # UTSW-Glioma

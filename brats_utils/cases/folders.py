@@ -10,6 +10,7 @@ from brats_utils.cases.case import CaseError
 from brats_utils.cases.dataset_json import channel_of
 from brats_utils.cases.files import (
     LABEL_TREE,
+    OTHER,
     channel_in,
     folders_of,
     is_label,
@@ -50,7 +51,7 @@ class Patient:
 def list_patients(folder: Path) -> tuple[str, list[Found]]:
     """The patients of a folder without dataset.json: in folders of their own, as files side by side, or a single one."""
     patients = sorted(_find_patients(folder, MAX_DEPTH), key=lambda patient: patient.home)
-    patients = _drop_copies(_join_trees(patients, folder))
+    patients = _join_trees(_drop_copies(patients), folder)
     for patient in patients:
         if len(patient.images) == len(CHANNELS) and not patient.named:
             raise CaseError(
@@ -122,7 +123,9 @@ def _find_patients(folder: Path, depth: int) -> Iterator[Patient]:
         inside, beside = _scans_and_labels(path)
         if ((path / "prediction.json").exists() or (path / "cases.csv").exists()) and not inside:
             continue  # what `predict` and `evaluate` write
-        if any(map(channel_in, inside)) or (depth > 1 and not inside and any(below.is_dir() for below in path.iterdir())):
+        if any(map(channel_in, inside)) or (
+            depth > 1 and not inside and any(below.is_dir() for below in path.iterdir())
+        ):
             yield from _find_patients(path, depth - 1)
         else:
             yield Patient(_name_folder(path), path, tuple(inside), beside)
@@ -180,7 +183,7 @@ def _find_aligned(home: Path) -> Patient | None:
     for scans in places.keys() - {home}:
         images = order_scans(volumes_of(scans))
         labels = [path for place in (scans, *folders_of(scans.parent)) for path in _scans_and_labels(place)[1]]
-        labels = [path for path in dict.fromkeys(labels) if rank_label(path, home) < 3]
+        labels = [path for path in dict.fromkeys(labels) if rank_label(path, home) != OTHER]
         if None not in images and len(images) == len(CHANNELS) and len(labels) == 1:
             below = scans.parent.relative_to(home).as_posix()
             how = f"scans and labels of {below}"
@@ -199,23 +202,24 @@ def _join_trees(patients: Sequence[Patient], root: Path) -> list[Patient]:
     scanned = [patient for patient in patients if patient.named]
     by_name: dict[str, set[int]] = {}
     for index, patient in enumerate(scanned):
-        for name in {patient.name, *(owner_in(path) for path in patient.images if path)}:
+        for name in {patient.name, *(owner_in(path) for path in patient.images if path)} - {""}:
             by_name.setdefault(name, set()).add(index)
     given: dict[int, list[Path]] = {}
-    others, trees = [], set()
+    others: list[Patient] = []
+    trees: set[str] = set()
     for patient in patients:
         if patient.named:
             continue
         tree = any(re.search(LABEL_TREE, part, re.I) for part in patient.home.relative_to(root).parts)
         files = patient.labels + [path for path in patient.images if path and tree]
-        owners = {path: _owner_of(path, by_name) for path in files} if tree or not patient.images else {}
-        left = [path for path in files if len(owners.get(path, ())) == 0]
+        owners = {path: _owner_of(path, by_name, scanned) for path in files} if tree or not patient.images else {}
+        left = [path for path in files if owners.get(path) is None]
         if not owners or left:
             others.append(replace(patient, images=(), labels=left) if owners else patient)
-        for path, indices in owners.items():
-            for index in indices:
-                given.setdefault(index, []).append(path)
-                trees.add(path.relative_to(root).parts[0])
+        for path, owner in owners.items():
+            if owner is not None:
+                given.setdefault(owner, []).append(path)
+                trees.add(_tree_of(path, scanned[owner].home))
     how = f"labels in {' and '.join(sorted(trees))}" if trees else ""
     joined = [
         replace(p, labels=p.labels + given[index], how=p.how or how) if index in given else p
@@ -226,14 +230,23 @@ def _join_trees(patients: Sequence[Patient], root: Path) -> list[Patient]:
     return joined + [p for p in others if p not in extra]  # without other sequences, as in UPENN-GBM's images_DTI
 
 
-def _owner_of(path: Path, by_name: dict[str, set[int]]) -> set[int]:
-    """The patients with whose name that of a file begins, the longest such name, or that of its folder."""
+def _tree_of(path: Path, home: Path) -> str:
+    """The topmost folder in which a label lies and its patient does not."""
+    return next(folder.name for folder in reversed(path.parents) if folder not in home.parents)
+
+
+def _owner_of(path: Path, by_name: dict[str, set[int]], scanned: Sequence[Patient]) -> int | None:
+    """The patient with whose name that of a file begins, the longest such name, or that of its folder; None if unclear.
+
+    Of several of a name, as in HGG and LGG, it is the one with whom the file shares most names of folders.
+    """
     stem = stem_of(path)
     ends = [match.start() for match in re.finditer(r"[^a-zA-Z0-9]", stem)]
-    for end in (len(stem), *reversed(ends)):
-        if stem[:end] in by_name:
-            return by_name[stem[:end]]
-    return by_name.get(path.parent.name, set())
+    begins = (by_name.get(stem[:end]) for end in (len(stem), *reversed(ends)))
+    found = next(filter(None, begins), by_name.get(path.parent.name, set()))
+    shared = {index: len({*path.parts} & {*scanned[index].home.parts}) for index in found}
+    best = [index for index, count in shared.items() if count == max(shared.values())]
+    return best[0] if len(best) == 1 else None
 
 
 def _drop_copies(patients: Sequence[Patient]) -> list[Patient]:

@@ -100,7 +100,9 @@ def _read_itk(path: Path, reader: str, *, known: bool) -> nib.Nifti1Image:
     file.SetImageIO(reader)
     file.SetFileName(str(path))
     image = file.Execute()
-    values = sitk.GetArrayFromImage(image)  # (Z, Y, X), with the channels of a vector last and those of a fourth axis first
+    values = sitk.GetArrayFromImage(
+        image
+    )  # (Z, Y, X), with the channels of a vector last and those of a fourth axis first
     if image.GetNumberOfComponentsPerPixel() > 1:
         values = np.moveaxis(values, -1, 0)
     values = values.T

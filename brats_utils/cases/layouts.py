@@ -1,20 +1,23 @@
 """Which files of a folder are whose: every layout that readers have; those without a dataset.json are in `folders`."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering
-from brats_utils.cases.files import TRUST, rank_label, stem_of, trust_labels, volumes_of
+from brats_utils.cases.files import KINDS, rank_label, stem_of, trust_labels, volumes_of
 from brats_utils.cases.folders import Found, Images, list_patients
-from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
+from brats_utils.labels import CHANNELS, SCORED, WHOLE_TUMOUR, LabelError, LabelSchema
 from brats_utils.paths import display_path, say
 
 LAYOUTS = (
     "MSD (dataset.json, 4D files), nnU-Net v1 or v2 (dataset.json, files ending in _0000 to _0003), BraTS (a folder a "
-    "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w), BIDS (sub-*/anat), or 4D files"
+    "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w; or a folder a sequence), BIDS "
+    "(sub-*/anat), or 4D files"
 )
 
 
@@ -46,8 +49,10 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
         )
     else:
         layout, found = list_patients(folder)
-    if not found:
-        raise CaseError(f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.")
+    if not any(images or labels for _, images, labels in found):
+        raise CaseError(
+            f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.{_describe_files(folder)}"
+        )
     heading = f"{display_path(folder)}: {layout}, {len(found)} case{'s' * (len(found) != 1)}"
     if not labelled:
         say(f"{heading}.")
@@ -58,11 +63,39 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
     if schema is None:  # {0, 1, 2, 3} fits several: nothing but a human can tell
         raise LabelError(
             f"{display_path(folder)}: found labels without a dataset.json that says how they are numbered, expected "
-            f"label_schema, or --schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
+            f"label_schema, or --schema with one of {', '.join(SCORED)}. See the table in docs/inference.md."
+        )
+    masks = [label for _, _, label in cases if stem_of(label).lower() == "mask"]
+    if masks and all(schema.known):
+        raise LabelError(
+            f"{display_path(masks[0])}: found a label that is called mask and no more, as in the Erasmus Glioma Database, "
+            f"where it is the whole tumour as 1, expected --schema {WHOLE_TUMOUR.name}. If yours tells tissues apart, call "
+            "it seg."
         )
     said = "dataset.json says" if document is not None else "you say"
-    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.")
+    chosen = _describe_choice(folder, found, cases)
+    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.{chosen}")
     return [Case(case_id, images, label, schema) for case_id, images, label in cases]
+
+
+def _describe_files(folder: Path) -> str:
+    """Say what lies in a folder without scans; of large ones, in its first thousand files."""
+    files = islice((path for path in folder.rglob("*") if path.is_file()), 1000)
+    endings = Counter(path.suffix.lower() for path in files if not path.name.startswith("."))
+    listed = ", ".join(f"{ending or 'no ending'} ({count})" for ending, count in endings.most_common(3))
+    advice = " DICOM is converted first, for instance with dcm2niix." if ".dcm" in endings or "" in endings else ""
+    return f" It holds no such files, but files that end in {listed}.{advice}" if listed else ""
+
+
+def _describe_choice(folder: Path, found: Sequence[Found], cases: Sequence[tuple[str, Images, Path]]) -> str:
+    """Say which labels were taken, where some case had several of different kinds."""
+    if all(len({rank_label(label, folder) for label in labels}) < 2 for _, _, labels in found):
+        return ""
+    by_kind: dict[int, list[Path]] = {}
+    for _, _, label in cases:
+        by_kind.setdefault(rank_label(label, folder), []).append(label)
+    listed = [f"{len(labels)} {KINDS[kind]} ({labels[0].name})" for kind, labels in sorted(by_kind.items())]
+    return f" Of several labels of a case the most trusted was taken: {', '.join(listed)}."
 
 
 def _take_labelled(folder: Path, found: Sequence[Found]) -> list[tuple[str, Images, Path]]:

@@ -132,7 +132,9 @@ def _describe_score(name: str, score: Summary) -> dict[str, Any]:
 def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     dice = {region.name: float(row[f"dice_{region.name}"]) for region in REGIONS}
     absent = [region.name for region in REGIONS if not row[f"has_{region.name}"]]
-    return {"case_id": str(row["case_id"]), **dice, "mean": sum(dice.values()) / len(dice), "absent": absent}
+    means = {**dice, "mean": sum(dice.values()) / len(dice)}
+    shown = {name: None if math.isnan(value) else value for name, value in means.items()}  # JSON has no NaN
+    return {"case_id": str(row["case_id"]), **shown, "absent": absent}
 
 
 def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
