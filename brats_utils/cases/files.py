@@ -21,7 +21,7 @@ UPENN-GBM (unstripped).
 """
 
 LABEL = (
-    r"(?<![a-z])r?(tumou?r)?(seg|dseg[^a-z])"  # seg, segm, dseg, segmentation, tumorseg_FeTS
+    r"(?<![a-z])r?(tumou?r)?(seg|dseg(?![a-z]))"  # seg, segm, dseg, segmentation, tumorseg_FeTS
     r"|tumou?r_?mask"  # MU-Glioma-Post
     r"|glistrboost"  # TCGA-GBM and -LGG, REMBRANDT
     r"|(?<![a-z])labels?$"  # IvyGAP-Radiomics: W1_1996.10.25_CWRU_labels

@@ -146,7 +146,8 @@ def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     width, height, depth = image.shape[1:]
     busiest = [int(masks.sum(axis=(0, *axes)).argmax()) for axes in ((2, 3), (1, 3), (1, 2))]
     row = scores[scores["case_id"].astype(str) == case.case_id]
-    dice = " · ".join(f"{r.name} {float(row[f'dice_{r.name}'].iloc[0]):.3f}" for r in REGIONS) if len(row) else ""
+    scored = {r.name: float(row[f"dice_{r.name}"].iloc[0]) for r in REGIONS} if len(row) else {}
+    dice = " · ".join(f"{name} {value:.3f}" for name, value in scored.items() if not math.isnan(value))
     size = " × ".join(f"{spacing:g}" for spacing in case.spacing_mm)
     return {
         "id": case.case_id,
