@@ -1,5 +1,6 @@
 """Public collections are read as their archives unpack them; each row of the table in docs/inference.md has a tree here."""
 
+import json
 import re
 from itertools import product
 from pathlib import Path
@@ -9,7 +10,7 @@ from collection_trees import TREES
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
-from brats_utils.labels import BRATS_2021, BRATS_2023, SCORED, WHOLE_TUMOUR, LabelError
+from brats_utils.labels import BRATS_2021, BRATS_2023, MSD, SCORED, WHOLE_TUMOUR, LabelError
 
 INPUTS = (Path(__file__).resolve().parents[1] / "docs/inference.md").read_text()
 ROWS = re.findall(r"^\| ([^|]+) \|[^|]*\|[^|]*\| `(\w+)` \| `evaluate --data (\S+) --schema (\w+)` \|", INPUTS, re.M)
@@ -100,6 +101,31 @@ def test_labels_in_a_folder_of_their_own_go_to_the_patient_of_their_name(labels,
     (case,) = find_cases(tmp_path, schema=BRATS_2023)
     assert (case.case_id, case.label) == ("A", tmp_path / labels)
     assert f"labels in {labels.partition('/')[0]}, 2 cases, 1 with" in capsys.readouterr().out
+
+
+def test_folders_whose_names_say_nothing_are_sequences_where_the_scans_in_them_are_of_one_patient(tmp_path):
+    write_tree(tmp_path / "P", "{a/P_T1,b/P_T1ce,c/P_T2,d/P_FLAIR,e/P_seg}.nii.gz")
+    (case,) = find_cases(tmp_path, labelled=False)
+    assert (case.case_id, case.missing) == ("P", ())
+    write_tree(tmp_path / "Q", "{A/A_T1,B/B_T1ce,C/C_T2}.nii.gz")
+    assert [case.case_id for case in find_cases(tmp_path / "Q", labelled=False)] == ["A", "B", "C"]
+
+
+def test_a_label_in_a_folder_below_its_scans_is_found(tmp_path):
+    write_tree(tmp_path, "A/A_{flair,t1,t1ce,t2}.nii.gz\nA/segmentation/A.nii.gz")
+    (case,) = find_cases(tmp_path, schema=BRATS_2023)
+    assert case.label == tmp_path / "A/segmentation/A.nii.gz"
+
+
+@pytest.mark.parametrize("name", ["A.nii", "A.nii/A.nii", "A.nii.gz/A.nii"])
+def test_files_of_a_dataset_json_are_found_unpacked_too(name, tmp_path):
+    write_tree(tmp_path, f"imagesTr/{name}\nlabelsTr/{name}")
+    labels = {str(value): tissue for value, tissue in MSD.tissues.items()}
+    listed = [{"image": "./imagesTr/A.nii.gz", "label": "./labelsTr/A.nii.gz"}]
+    channels = dict(zip("0123", ("FLAIR", "T1w", "t1gd", "T2w"), strict=True))
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": channels, "labels": labels, "training": listed}))
+    (case,) = find_cases(tmp_path)
+    assert (case.case_id, case.files) == ("A", (tmp_path / "imagesTr" / name, tmp_path / "labelsTr" / name))
 
 
 def test_a_label_of_nobody_is_named(tmp_path):

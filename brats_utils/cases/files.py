@@ -1,7 +1,8 @@
 """What the name of a file says: which channel it is, or that it is a label, and how far that label may be trusted."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from brats_utils.cases.dataset_json import channel_of, without_channel
@@ -38,8 +39,8 @@ PARTS = r"cellular|subtraction|hd.?glio"
 MANUAL, UNSAID, AUTOMATIC, OTHER = range(4)
 TRUST = {
     OTHER: PARTS,
-    MANUAL: r"manual|correct|expert",
-    AUTOMATIC: r"auto|approx|glistrboost|fets|deepbratumia",
+    MANUAL: r"manual|(?<!un)correct|expert|radiologist|refined|reviewed",
+    AUTOMATIC: r"auto|approx|predict|glistrboost|fets|nnu.?net|deepbratumia",
 }
 """Kinds of labels and the signs of them in a name, in the order they are asked; of several of a case the lowest is taken.
 
@@ -80,6 +81,19 @@ def stands_for_file(home: Path) -> bool:
         return len(inside) == 1
     known = channel_in(inside[0]) or is_label(inside[0])
     return bool(known) and _without_number(stem_of(inside[0])) == _without_number(home.name)
+
+
+def find_file(path: Path) -> Path:
+    """The file of this name or, where there is none, one of the same stem, as Kaggle unpacks what is uploaded as .nii.gz.
+
+    Gives the path itself where there is neither, or several.
+    """
+    if path.is_file() or path.parent.name.lower().endswith(ENDINGS):
+        return path
+    named = [path.with_name(stem_of(path) + ending) for ending in ENDINGS]
+    others = [other for other in named if other.is_file()]
+    others += [inside for home in named if home.is_dir() and stands_for_file(home) for inside in _files_in(home)]
+    return others[0] if len(others) == 1 else path
 
 
 def stem_of(path: Path) -> str:
@@ -152,3 +166,28 @@ def trust_labels(labels: Sequence[Path], root: Path) -> list[Path]:
     names = {path.name for path in chosen}
     resliced = [path for path in chosen if path.name.startswith("r") and path.name[1:] in names]  # UTSW-Glioma
     return resliced if len(chosen) == 2 and resliced else chosen
+
+
+def scans_and_labels(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The volumes of a folder, labels apart."""
+    volumes = volumes_of(folder)
+    labels = [path for path in volumes if is_label(path)]
+    return [path for path in volumes if path not in labels], labels
+
+
+def name_folder(home: Path) -> str:
+    """Name a patient after the folder; in BIDS after subject and session."""
+    path = Path(os.path.abspath(home))  # a link keeps its own name
+    entities = [part for part in path.parts if part.startswith(("sub-", "ses-"))]
+    return "_".join(entities) if entities and path.name.startswith(("anat", "ses-")) else path.name
+
+
+def labels_of(name: str, labels: Sequence[Path], names: Iterable[str]) -> list[Path]:
+    """Labels named like a patient with more after it; A10_seg is not A1's, nor A_2_seg A's where there is an A_2."""
+    rivals = [other for other in names if len(other) > len(name)]
+    starts = [re.compile(rf"{re.escape(text)}[^a-zA-Z0-9]") for text in (name, *rivals)]
+    return [p for p in labels if _begins(p, starts[0]) and not any(_begins(p, start) for start in starts[1:])]
+
+
+def _begins(path: Path, start: re.Pattern[str]) -> bool:
+    return bool(start.match(f"{stem_of(path)}."))

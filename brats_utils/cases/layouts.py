@@ -9,8 +9,9 @@ from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering
-from brats_utils.cases.files import KINDS, rank_label, stem_of, trust_labels, volumes_of
-from brats_utils.cases.folders import Found, Images, list_patients
+from brats_utils.cases.files import KINDS, find_file, rank_label, stem_of, trust_labels, volumes_of
+from brats_utils.cases.folders import list_patients
+from brats_utils.cases.trees import Found, Images
 from brats_utils.labels import CHANNELS, SCORED, WHOLE_TUMOUR, LabelError, LabelSchema
 from brats_utils.paths import display_path, say
 
@@ -187,7 +188,10 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             others = dict.fromkeys(number.sub(ending, path) for path in numbered)
             entries += [(image, None) for image in others if image not in dict(entries)]
         return [
-            ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
+            (
+                [find_file(folder / image) for image in ([images] if isinstance(images, str) else images)],
+                label and find_file(folder / label),
+            )
             for images, label in entries
         ]
     except (KeyError, TypeError, AttributeError) as error:
@@ -198,7 +202,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
     """One 4D file, or the files of nnU-Net in the order of `CHANNELS`."""
     if len(images) == 1:
         stem, ending = stem_of(images[0]), images[0].name.removeprefix(stem_of(images[0]))
-        split = [images[0].with_name(f"{stem}_{index:04d}{ending}") for index in range(len(channels))]
+        split = [find_file(images[0].with_name(f"{stem}_{index:04d}{ending}")) for index in range(len(channels))]
         if not any(path.is_file() for path in split):
             if channels != list(CHANNELS) and images[0].is_file():
                 raise LabelError(
