@@ -102,9 +102,9 @@ BRATS_2024 = LabelSchema("brats2024", edema=2, necrotic=1, enhancing=3, cavity=4
 BRATS_PEDS = LabelSchema("brats_peds", edema=4, necrotic=2, enhancing=1, cyst=3)
 BRATS_2015 = LabelSchema("brats2015", edema=2, necrotic=1, enhancing=4, solid=3)
 DEEPBRATUMIA = LabelSchema("deepbratumia", edema=3, necrotic=2, enhancing=1)
-SCHEMAS = {
-    schema.name: schema for schema in (MSD, BRATS_2021, BRATS_2023, BRATS_2024, BRATS_PEDS, BRATS_2015, DEEPBRATUMIA)
-}
+COMMON = (MSD, BRATS_2021, BRATS_2023, BRATS_2024, BRATS_PEDS)
+RARE = (BRATS_2015, DEEPBRATUMIA)
+SCHEMAS = {schema.name: schema for schema in (*COMMON, *RARE)}
 WHOLE_TUMOUR = LabelSchema("whole_tumour", edema=1, necrotic=1, enhancing=1)
 """One outline without parts, as in the Erasmus Glioma Database. Source: van der Voort 2021, doi 10.1016/j.dib.2021.107191."""
 
@@ -129,12 +129,11 @@ def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: 
     shown = ", ".join(f"{value:g}" for value in unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
     hints = []
     for value in unlisted[:5]:
-        meanings: dict[str, list[str]] = {}
-        for known in SCHEMAS.values():
-            if value in known.tissues:
-                meanings.setdefault(known.tissues[int(value)], []).append(known.name)
-        listed = ", ".join(f"{tissue} in {' and '.join(names)}" for tissue, names in meanings.items())
-        hints.append(f"{value:g} is {listed}." if listed else f"No known schema has {value:g}.")
+        common, rare = _list_meanings(value, COMMON), _list_meanings(value, RARE)
+        if common or rare:
+            hints.append(f"{value:g} is {common or rare}." + (f" Also: {rare}." if common and rare else ""))
+        else:
+            hints.append(f"No known schema has {value:g}.")
     if not all(hint.startswith("No") for hint in hints):
         hints.append("Find out which of them these labels follow, and set label_schema to it, or --schema.")
     raise LabelError(
@@ -143,12 +142,22 @@ def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: 
     )
 
 
+def _list_meanings(value: float, schemas: Iterable[LabelSchema]) -> str:
+    """List what a label value stands for: `edema in msd, cyst in brats_peds`."""
+    meanings: dict[str, list[str]] = {}
+    for schema in schemas:
+        if value in schema.tissues:
+            meanings.setdefault(schema.tissues[int(value)], []).append(schema.name)
+    return ", ".join(f"{tissue} in {' and '.join(names)}" for tissue, names in meanings.items())
+
+
 def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
     """Turn integer labels into the three overlapping regions.
 
     `labels` is (X, Y, Z) or (1, X, Y, Z), of any integer or float dtype, with values of the schema. Gives (3, X, Y, Z)
-    bool, channels in the order of `REGIONS`; a region that is not known is empty. MONAI's `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is
-    written for other numberings than MSD's, with either value of its `et_label` (Project-MONAI/tutorials, issue 1355).
+    bool, channels in the order of `REGIONS`; a region that is not known is empty. MONAI's
+    `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is written for other numberings than MSD's, with either
+    value of its `et_label` (Project-MONAI/tutorials, issue 1355).
     """
     volume = labels[0] if labels.ndim == 4 else labels
     empty = torch.zeros_like(volume, dtype=torch.bool)

@@ -57,8 +57,10 @@ def open_image(path: Path) -> nib.Nifti1Image:
 
 
 def explain_damage(name: str, error: Exception) -> str:
-    """Say that a file cannot be read; of ITK's many lines, the last says why."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    """Say that a file cannot be read."""
+    text = str(error).strip() or type(error).__name__
+    itk = re.search(r"ITK ERROR: \w+\(0x\w+\): (.*)", text)  # says where before, and more after
+    reason = f"ITK: {itk[1].split(': /')[0].rstrip(' :.')}" if itk else text
     return f"{name}: cannot be read ({reason}). Expected a NIfTI file; copy or download it again."
 
 
