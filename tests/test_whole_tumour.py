@@ -101,12 +101,12 @@ def test_training_refuses_them_in_plain_words(egd, tmp_path):
         LabelError, match=r"outline the whole tumour alone, .* Training needs all three regions; `evaluate"
     ):
         split_cases(find_cases(egd, schema=WHOLE_TUMOUR), tmp_path / "split.json", seed=0)
-    with pytest.raises(ConfigError, match="outline the whole tumour alone"):
+    with pytest.raises(ConfigError, match="It outlines the whole tumour alone: .* training cannot"):
         load_config("smoke", {"label_schema": "whole_tumour"})
 
 
 def test_the_command_line_refuses_them_for_training_and_for_the_official_scorer(egd, checkpoint, tmp_path, refused):
-    assert "Training needs all three regions" in refused("train", "--data", egd, "--schema", "whole_tumour", "--out", tmp_path / "run")  # fmt: skip
+    assert "training cannot learn from it" in refused("train", "--data", egd, "--schema", "whole_tumour", "--out", tmp_path / "run")  # fmt: skip
     told = refused("evaluate", "--checkpoint", checkpoint, "--data", egd, "--schema", "whole_tumour", "--out", tmp_path / "a", "--official", tmp_path / "b")  # fmt: skip
     assert "--official needs all three regions" in told
 
