@@ -101,7 +101,7 @@ def test_training_refuses_them_in_plain_words(egd, tmp_path):
         LabelError, match=r"outline the whole tumour alone, .* Training needs all three regions; `evaluate"
     ):
         split_cases(find_cases(egd, schema=WHOLE_TUMOUR), tmp_path / "split.json", seed=0)
-    with pytest.raises(ConfigError, match="It outlines the whole tumour alone: .* training cannot"):
+    with pytest.raises(ConfigError, match=r"It outlines the whole tumour alone: .* training cannot"):
         load_config("smoke", {"label_schema": "whole_tumour"})
 
 
