@@ -48,7 +48,6 @@ Source: Bakas 2017, doi 10.1038/sdata.2017.117 (ManuallyCorrected before GlistrB
 10.1038/s41597-022-01560-7 (UPENN-GBM: 147 of images_segm refined by experts, automated_segm not); UTSW-Glioma, TCIA.
 """
 
-
 KINDS = ("made or corrected by people", "not said to be automatic", "made by a program", "of other tissues")
 
 

@@ -34,7 +34,8 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
 
     Raises:
         CaseError: there is no case, or no label, or two of them; or the folder can be read in two ways.
-        LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels.
+        LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels;
+            or a label that may be the whole tumour alone is said to tell tissues apart.
     """
     if not folder.is_dir():
         raise CaseError(f"{display_path(folder)}: not found, or no folder. Expected patients; 01_setup makes phantoms.")
@@ -66,17 +67,24 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
             f"{display_path(folder)}: found labels without a dataset.json that says how they are numbered, expected "
             f"label_schema, or --schema with one of {', '.join(SCORED)}. See the table in docs/inference.md."
         )
-    masks = [label for _, _, label in cases if stem_of(label).lower() == "mask"]
-    if masks and all(schema.known):
-        raise LabelError(
-            f"{display_path(masks[0])}: found a label that is called mask and no more, as in the Erasmus Glioma Database, "
-            f"where it is the whole tumour as 1, expected --schema {WHOLE_TUMOUR.name}. If yours tells tissues apart, call "
-            "it seg."
-        )
+    _refuse_masks([label for _, _, label in cases], schema)
     said = "dataset.json says" if document is not None else "you say"
     chosen = _describe_choice(folder, found, cases)
     say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.{chosen}")
     return [Case(case_id, images, label, schema) for case_id, images, label in cases]
+
+
+def _refuse_masks(labels: Sequence[Path], schema: LabelSchema) -> None:
+    """Refuse labels that are called mask and no more, where the schema tells tissues apart.
+
+    Of the Erasmus Glioma Database, which has such, 0 and 1 would pass for core or edema alone.
+    """
+    mask = next((label for label in labels if stem_of(label).lower() == "mask"), None)
+    if mask and all(schema.known):
+        raise LabelError(
+            f"{display_path(mask)}: found a label that is called mask and no more, as in the Erasmus Glioma Database, where it "
+            f"is the whole tumour as 1, expected --schema {WHOLE_TUMOUR.name}. If yours tells tissues apart, call it seg."
+        )
 
 
 def _describe_files(folder: Path) -> str:
