@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from brats_utils.labels import SCHEMAS
+from brats_utils.labels import SCHEMAS, WHOLE_TUMOUR
 
 Side = Annotated[int, Field(ge=16, multiple_of=8)]
 """Of a patch in voxels. SegResNet halves it three times (`blocks_down` in Myronenko 2018, arXiv 1810.11654)."""
@@ -93,6 +93,11 @@ class Config(BaseModel):
     @field_validator("label_schema")
     @classmethod
     def _known_schema(cls, name: str) -> str:
+        if name == WHOLE_TUMOUR.name:
+            raise ValueError(
+                "expected one that tells the three regions apart. It outlines the whole tumour alone: `evaluate --schema "
+                f"{name}` can score it, training cannot learn from it"
+            )
         if name not in (*SCHEMAS, "auto"):
             raise ValueError(f"expected auto, or one of {', '.join(SCHEMAS)}")
         return name

@@ -5,6 +5,7 @@ there; that is the numbering they are written in.
 """
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case
+from brats_utils.cases.formats import open_image
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.reader import Scan, check_cases, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
@@ -40,7 +42,8 @@ NUM_VIEWED = 3
 def predict_case(predictor: Predictor, case: Case, scan: Scan) -> tuple[Prediction, Row]:
     """Predict a labelled case that was read; gives also its `metrics.score_row`, with `expected_dice_<region>`."""
     prediction = predict_scan(predictor, scan)
-    row = score_row(case.case_id, prediction.regions, scan.regions, spacing_mm=scan.spacing_mm)
+    known = scan.numbering.known if scan.numbering else (True,) * len(REGIONS)
+    row = score_row(case.case_id, prediction.regions, scan.regions, spacing_mm=scan.spacing_mm, known=known)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
 
 
@@ -61,13 +64,15 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
             scan = read_case(case, incomplete=True)
             prediction, row = predict_case(predictor, case, scan)
             save_volume(prediction.labels, prediction_path(made, case), like=scan.reference)
-            counts.append(count_calibration(prediction.probabilities, scan.regions, prediction.brain))
+            counted = count_calibration(prediction.probabilities, scan.regions, prediction.brain)
+            known = [not math.isnan(float(row[f"dice_{region.name}"])) for region in REGIONS]
+            counts.append(counted * np.reshape(known, (-1, 1, 1)))
             rows.append(row)
         table, calibration = pd.DataFrame(rows), np.sum(counts, axis=0)
         table.round(4).to_csv(made / "cases.csv", index=False)
         summary = summarise_scores(rows)
         for name, error in calibration_error(calibration).items():
-            summary[name]["ece"] = error
+            summary[name]["ece"] = None if math.isnan(error) else error
         write_text(made / "summary.json", json.dumps(summary, indent=1))
         np.save(made / "calibration.npy", calibration)
         (out_dir / "predictions").mkdir(exist_ok=True)
@@ -76,6 +81,9 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
     blind = sum("T1gd" in case.missing for case in cases)
     if blind and not predictor.guess_enhancing:
         say(f"ET: not looked for without T1gd, in {blind} of {len(cases)} cases; where there is some, its Dice is 0.")
+    outlined = sum(not all(case.numbering.known) for case in cases if case.numbering)
+    if outlined:
+        say(f"TC, ET: not scored in {outlined} of {len(cases)} cases, whose labels outline the whole tumour alone.")
     return table
 
 
@@ -143,7 +151,7 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
     scan, predicted = _read_pair(case, out_dir, schema=schema)
     volumes = (scan.image, scan.regions, predicted)
     image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in volumes)
-    width, depth, height = nib.as_closest_canonical(nib.load(scan.reference)).header.get_zooms()[:3]
+    width, depth, height = nib.as_closest_canonical(open_image(scan.reference)).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 
 
@@ -185,6 +193,9 @@ def format_summary(summary: Mapping[str, Summary]) -> str:
     """Lay the content of `summary.json` out as a table for the terminal."""
     lines = ["region   Dice   95% interval     where present"]
     for name, scores in summary.items():
+        if scores["dice"] is None:
+            lines.append(f"{name:6}      -   not in these labels")
+            continue
         where_present, count = scores.get("dice_where_present"), scores.get("cases_with_region")
         present = f"{where_present:.3f} (n={count})" if where_present is not None else ""
         lines.append(f"{name:6} {scores['dice']:6.3f}   {format_interval(scores):14}   {present}".rstrip())

@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import nn
 
 from brats_utils.cases.checks import find_tissue
+from brats_utils.cases.formats import open_image
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
@@ -262,7 +263,7 @@ def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 
         slope: what readers multiply the integers by; 1 / 255 for probabilities.
     """
     image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None)
-    copy_geometry(nib.load(like).header, image.header)
+    copy_geometry(open_image(like).header, image.header)
     image.header.set_slope_inter(slope, 0)
     with replacing(path) as temporary:
         nib.save(image, temporary)

@@ -4,6 +4,7 @@ A prediction and its truth have one shape, (3, X, Y, Z) bool with channels in th
 region; `spacing_mm` is the size of a voxel along X, Y and Z.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -138,13 +139,21 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
     }
 
 
-def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]) -> Row:
+def score_row(
+    case_id: str,
+    prediction: torch.Tensor,
+    truth: torch.Tensor,
+    *,
+    spacing_mm: Sequence[float],
+    known: Sequence[bool] = (True, True, True),
+) -> Row:
     """Score one case, (3, X, Y, Z) prediction and truth, as a flat row.
 
     Returns:
         `case_id` and, for each region, `has_<region>` (whether the truth has it), `<metric>_<region>` for each of
         `METRICS`, `volume_ml_<region>` (of the truth) and the counts of `score_lesions`. The volume error is prediction
-        less truth. Sensitivity is 1 where both are empty and 0 where the prediction alone has tumour, as in BraTS.
+        less truth. Sensitivity is 1 where both are empty and 0 where the prediction alone has tumour, as in BraTS. Of a
+        region that is not `known` from the label, all scores are NaN.
     """
     row: Row = {"case_id": case_id}
     voxel_ml = float(np.prod(spacing_mm)) / 1000
@@ -162,6 +171,8 @@ def score_row(case_id: str, prediction: torch.Tensor, truth: torch.Tensor, *, sp
             "volume_error_ml": (num_predicted - num_true) * voxel_ml,
             **score_lesions(predicted, true, spacing_mm=spacing_mm),
         }
+        if not known[index]:
+            scores = {name: False if name == "has" else math.nan for name in scores}
         row |= {f"{name}_{region.name}": value for name, value in scores.items()}
     return row
 
@@ -173,23 +184,30 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
         For each region `dice` over all cases (BraTS 2023), its 95% interval `low`, `high`, the number of `cases`,
         `dice_where_present` and `cases_with_region`; for the other `METRICS` the same with `<metric>_low`,
         `<metric>_high` and `<metric>_where_present`. For `mean`, the Dice of the three regions. A region present in no
-        case has None where it is present, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`.
+        case has None where it is present, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`. Cases
+        whose labels do not tell a region count neither there nor for the mean; without any other, all is None.
     """
     summary: dict[str, Summary] = {}
     for region in REGIONS:
-        has = [bool(row[f"has_{region.name}"]) for row in rows]
-        entry: Summary = {"cases": len(rows), "cases_with_region": sum(has)}
+        scored = [row for row in rows if not math.isnan(float(row[f"dice_{region.name}"]))]
+        has = [bool(row[f"has_{region.name}"]) for row in scored]
+        entry: Summary = {"cases": len(scored), "cases_with_region": sum(has)}
         for metric in METRICS:
-            scores = [float(row[f"{metric}_{region.name}"]) for row in rows]
+            scores = [float(row[f"{metric}_{region.name}"]) for row in scored]
             present = [score for score, is_present in zip(scores, has, strict=True) if is_present]
             prefix = "" if metric == "dice" else f"{metric}_"
             low, high = bootstrap_interval(scores)
-            entry |= {metric: float(np.mean(scores)), f"{prefix}low": low, f"{prefix}high": high}
-            entry[f"{metric}_where_present"] = float(np.mean(present)) if present else None
+            entry |= {metric: _mean(scores), f"{prefix}low": low, f"{prefix}high": high}
+            entry[f"{metric}_where_present"] = _mean(present)
         summary[region.name] = entry
     means = [float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS])) for row in rows]
+    means = [mean for mean in means if not math.isnan(mean)]
     low, high = bootstrap_interval(means)
-    return summary | {"mean": {"dice": float(np.mean(means)), "low": low, "high": high, "cases": len(rows)}}
+    return summary | {"mean": {"dice": _mean(means), "low": low, "high": high, "cases": len(means)}}
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return float(np.mean(scores)) if scores else None
 
 
 def _dilate(mask: np.ndarray, reach: np.ndarray) -> np.ndarray:

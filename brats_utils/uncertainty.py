@@ -62,7 +62,8 @@ def calibration_error(counts: np.ndarray) -> dict[str, float]:
     """Compute the expected calibration error (ECE) of each region: the mean gap between confidence and truth.
 
     `counts` are those of `count_calibration`, summed over cases. Source: Guo 2017, arXiv 1706.04599, with the
-    probability of the region in place of the winning class's.
+    probability of the region in place of the winning class's. NaN for a region of which no voxel was counted.
     """
-    gaps = np.abs(counts[..., 1] - counts[..., 2]).sum(axis=1) / counts[..., 0].sum(axis=1)
+    voxels = counts[..., 0].sum(axis=1)
+    gaps = np.abs(counts[..., 1] - counts[..., 2]).sum(axis=1) / np.where(voxels, voxels, np.nan)
     return dict(zip((region.name for region in REGIONS), gaps.tolist(), strict=True))

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import CaseError
-from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
+from brats_utils.labels import CHANNELS, SCHEMAS, SCORED, LabelError, LabelSchema
 from brats_utils.paths import display_path
 
 CHANNEL_WORDS = {
-    "FLAIR": ("flair", "t2f", "t2flair"),
+    "FLAIR": ("flair", "t2f", "t2flair", "fl"),
     "T1w": ("t1", "t1w", "t1n", "t1pre"),
-    "T1gd": ("t1gd", "t1ce", "t1c", "t1wce", "t1post"),
+    "T1gd": ("t1gd", "t1ce", "t1c", "t1wce", "t1post", "ct1"),
     "T2w": ("t2", "t2w"),
 }
-"""What the channels are called. Source: the releases of MSD, BraTS 2017 to 2024, UCSF-PDGM, and nnU-Net's examples."""
+"""What the channels are called. Source: the releases of MSD, BraTS 2015 to 2025, UCSF-PDGM, UTSW-Glioma (`fl`), LUMIERE
+(`ct1`), and nnU-Net's examples."""
 
 CONTRAST_WORDS = ("ce", "gd", "gadolinium", "contrast", "post")
 """Beside a T1w, they say that it was taken after contrast agent. Source: the entity `ce` of BIDS."""
@@ -28,8 +29,17 @@ ENTITY = r"(^|_)(?!ce-)[a-z]+-[a-z0-9]+(?=_)"
 """Entities of BIDS other than `ce`: `ses-post` says nothing of contrast agent."""
 
 
+DIFFERENCE = rf"(^|_)({'|'.join(CHANNEL_WORDS['T1gd'])})-({'|'.join(CHANNEL_WORDS['T1w'])})$"
+"""One scan less another. Source: Fields 2024 (UCSF-ALPTDG), doi 10.1148/ryai.230182."""
+
+
 def channel_of(name: str) -> str | None:
-    """Tell which channel a file or an entry of dataset.json is, by the last word of its name: `x_t1ce`, `ce-gd_T1w`."""
+    """Tell which channel a file or an entry of dataset.json is, by the last word of its name: `x_t1ce`, `ce-gd_T1w`.
+
+    A difference of two scans, `x_t1ce-t1` in UCSF-ALPTDG, is none of them.
+    """
+    if re.search(DIFFERENCE, name.lower()):
+        return None
     words = re.findall("[a-z0-9]+", re.sub(ENTITY, "", name.lower()))
     last = words.pop() if words else ""
     contrast = bool(re.search(r"(^|_)ce-", name.lower())) or (words[-1:] and words[-1] in CONTRAST_WORDS)
@@ -96,7 +106,7 @@ def read_numbering(document: Mapping[str, object], schema: LabelSchema | None, *
     """
     names = _numbered(document, "labels", source)
     tissues = {value: _tissue_of(str(name)) for value, name in names.items() if value != 0}
-    fits = [known for known in SCHEMAS.values() if tissues == _tissues(known)]
+    fits = [known for known in SCORED.values() if tissues == _tissues(known)]
     if schema in fits or (schema is None and fits):
         return schema or fits[0]
     expected = f"{schema.tissues} (schema {schema.name!r})" if schema else f"one of {', '.join(SCHEMAS)}"
@@ -135,8 +145,11 @@ def _split_regions(entry: Mapping[str, Any]) -> dict[int, object]:
 
 
 def _tissues(schema: LabelSchema) -> dict[int, str]:
+    if not all(schema.known):
+        return {schema.edema: "whole"}
     fields = ("edema", "necrotic", "enhancing", "cyst", "cavity")
-    return {getattr(schema, field): field for field in fields if getattr(schema, field) is not None}
+    named = {getattr(schema, field): field for field in fields if getattr(schema, field) is not None}
+    return named | ({} if schema.solid is None else {schema.solid: "necrotic"})
 
 
 def _tissue_of(name: str) -> str:
@@ -147,6 +160,7 @@ def _tissue_of(name: str) -> str:
         "cavity": r"cavity|resection|\brc\b",
         "necrotic": r"non.?enhanc|necro|\b(ncr|net|netc)\b",
         "enhancing": r"enhanc|\bet\b",
+        "whole": r"whole|\bwt\b",
     }
     text = name.lower().replace("_", " ")
     return next((tissue for tissue, sign in signs.items() if re.search(sign, text)), f"unknown ({name})")

@@ -1,19 +1,24 @@
 """Which files of a folder are whose: every layout that readers have; those without a dataset.json are in `folders`."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering
-from brats_utils.cases.folders import Found, Images, list_patients, stem_of, volumes_of
-from brats_utils.labels import CHANNELS, SCHEMAS, LabelError, LabelSchema
+from brats_utils.cases.files import KINDS, find_file, rank_label, stem_of, trust_labels, volumes_of
+from brats_utils.cases.folders import list_patients
+from brats_utils.cases.trees import Found, Images
+from brats_utils.labels import CHANNELS, SCORED, WHOLE_TUMOUR, LabelError, LabelSchema
 from brats_utils.paths import display_path, say
 
 LAYOUTS = (
     "MSD (dataset.json, 4D files), nnU-Net v1 or v2 (dataset.json, files ending in _0000 to _0003), BraTS (a folder a "
-    "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w), BIDS (sub-*/anat), or 4D files"
+    "patient with four files, named like _flair, _t1, _t1ce, _t2 or -t2f, -t1n, -t1c, -t2w; or a folder a sequence), BIDS "
+    "(sub-*/anat), or 4D files"
 )
 
 
@@ -29,7 +34,8 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
 
     Raises:
         CaseError: there is no case, or no label, or two of them; or the folder can be read in two ways.
-        LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels.
+        LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels;
+            or a label that may be the whole tumour alone is said to tell tissues apart.
     """
     if not folder.is_dir():
         raise CaseError(f"{display_path(folder)}: not found, or no folder. Expected patients; 01_setup makes phantoms.")
@@ -45,8 +51,10 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
         )
     else:
         layout, found = list_patients(folder)
-    if not found:
-        raise CaseError(f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.")
+    if not any(images or labels for _, images, labels in found):
+        raise CaseError(
+            f"{display_path(folder)}: found no patient, expected one of these layouts: {LAYOUTS}.{_describe_files(folder)}"
+        )
     heading = f"{display_path(folder)}: {layout}, {len(found)} case{'s' * (len(found) != 1)}"
     if not labelled:
         say(f"{heading}.")
@@ -57,19 +65,53 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
     if schema is None:  # {0, 1, 2, 3} fits several: nothing but a human can tell
         raise LabelError(
             f"{display_path(folder)}: found labels without a dataset.json that says how they are numbered, expected "
-            f"label_schema, or --schema with one of {', '.join(SCHEMAS)}. See the table in docs/inference.md."
+            f"label_schema, or --schema with one of {', '.join(SCORED)}. See the table in docs/inference.md."
         )
+    _refuse_masks([label for _, _, label in cases], schema)
     said = "dataset.json says" if document is not None else "you say"
-    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.")
+    chosen = _describe_choice(folder, found, cases)
+    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.{chosen}")
     return [Case(case_id, images, label, schema) for case_id, images, label in cases]
+
+
+def _refuse_masks(labels: Sequence[Path], schema: LabelSchema) -> None:
+    """Refuse labels that are called mask and no more, where the schema tells tissues apart.
+
+    Of the Erasmus Glioma Database, which has such, 0 and 1 would pass for core or edema alone.
+    """
+    mask = next((label for label in labels if stem_of(label).lower() == "mask"), None)
+    if mask and all(schema.known):
+        raise LabelError(
+            f"{display_path(mask)}: found a label that is called mask and no more, as in the Erasmus Glioma Database, where it "
+            f"is the whole tumour as 1, expected --schema {WHOLE_TUMOUR.name}. If yours tells tissues apart, call it seg."
+        )
+
+
+def _describe_files(folder: Path) -> str:
+    """Say what lies in a folder without scans; of large ones, in its first thousand files."""
+    files = islice((path for path in folder.rglob("*") if path.is_file()), 1000)
+    endings = Counter(path.suffix.lower() for path in files if not path.name.startswith("."))
+    listed = ", ".join(f"{ending or 'no ending'} ({count})" for ending, count in endings.most_common(3))
+    advice = " DICOM is converted first, for instance with dcm2niix." if ".dcm" in endings or "" in endings else ""
+    return f" It holds no such files, but files that end in {listed}.{advice}" if listed else ""
+
+
+def _describe_choice(folder: Path, found: Sequence[Found], cases: Sequence[tuple[str, Images, Path]]) -> str:
+    """Say which labels were taken, where some case had several of different kinds."""
+    if all(len({rank_label(label, folder) for label in labels}) < 2 for _, _, labels in found):
+        return ""
+    by_kind: dict[int, list[Path]] = {}
+    for _, _, label in cases:
+        by_kind.setdefault(rank_label(label, folder), []).append(label)
+    listed = [f"{len(labels)} {KINDS[kind]} ({labels[0].name})" for kind, labels in sorted(by_kind.items())]
+    return f" Of several labels of a case the most trusted was taken: {', '.join(listed)}."
 
 
 def _take_labelled(folder: Path, found: Sequence[Found]) -> list[tuple[str, Images, Path]]:
     """Those that have a label, sorted by id; what is unclear is refused."""
     unclear, cases = [], []
     for case_id, images, labels in sorted(found):
-        tumour = [path for path in labels if re.search("tumou?r", path.name.lower())]  # others are of the brain
-        chosen = tumour if len(tumour) == 1 else labels
+        chosen = trust_labels(labels, folder)
         if len(chosen) > 1:
             unclear.append(f"{case_id} has {len(chosen)} labels ({', '.join(path.name for path in chosen)})")
         elif chosen and not images:
@@ -154,7 +196,10 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
             others = dict.fromkeys(number.sub(ending, path) for path in numbered)
             entries += [(image, None) for image in others if image not in dict(entries)]
         return [
-            ([folder / image for image in ([images] if isinstance(images, str) else images)], label and folder / label)
+            (
+                [find_file(folder / image) for image in ([images] if isinstance(images, str) else images)],
+                label and find_file(folder / label),
+            )
             for images, label in entries
         ]
     except (KeyError, TypeError, AttributeError) as error:
@@ -165,7 +210,7 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
     """One 4D file, or the files of nnU-Net in the order of `CHANNELS`."""
     if len(images) == 1:
         stem, ending = stem_of(images[0]), images[0].name.removeprefix(stem_of(images[0]))
-        split = [images[0].with_name(f"{stem}_{index:04d}{ending}") for index in range(len(channels))]
+        split = [find_file(images[0].with_name(f"{stem}_{index:04d}{ending}")) for index in range(len(channels))]
         if not any(path.is_file() for path in split):
             if channels != list(CHANNELS) and images[0].is_file():
                 raise LabelError(

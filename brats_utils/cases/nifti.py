@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from brats_utils.cases.case import CaseError
+from brats_utils.cases.formats import explain_damage, open_image
 from brats_utils.paths import display_path
 
 for header in (nib.Nifti1Header, nib.Nifti2Header):
@@ -13,22 +14,17 @@ for header in (nib.Nifti1Header, nib.Nifti2Header):
 
 
 def read_volume(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Read a NIfTI file: its header, and its voxels as they are scaled, without axes of length 1 after the third.
+    """Read a file of voxels: its header, as NIfTI has it, and its voxels as they are scaled, without axes of length 1 after the third.
 
     Raises:
-        CaseError: a file that is missing, damaged or no NIfTI, a header without a place for the voxels, or no numbers.
+        CaseError: a file that is missing, damaged or no scan, a header without a place for the voxels, or no numbers.
     """
     name = display_path(path)
-    if not path.is_file():
-        raise CaseError(f"{name}: not found. Expected a NIfTI file; check the name and the folder.")
+    source = open_image(path)
     try:
-        source = nib.load(path)
         values = np.asanyarray(getattr(source, "dataobj", None))  # surfaces and tracts have none
-    except Exception as error:  # nibabel, gzip and NumPy raise what they like, a damaged size MemoryError
-        reason = str(error) or type(error).__name__
-        raise CaseError(
-            f"{name}: cannot be read ({reason}). Expected a NIfTI file; copy or download it again."
-        ) from None
+    except Exception as error:  # a damaged size is a MemoryError
+        raise CaseError(explain_damage(name, error)) from None
     if not isinstance(source, nib.Nifti1Pair):
         raise CaseError(
             f"{name}: found a {type(source).__name__}, expected a NIfTI file. Convert it, for instance with nib-convert."

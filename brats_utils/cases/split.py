@@ -9,7 +9,7 @@ from pathlib import Path
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.download import MSD_TASK, download_msd
 from brats_utils.config import name_phantom
-from brats_utils.labels import CHANNELS
+from brats_utils.labels import CHANNELS, refuse_unknown_regions
 from brats_utils.paths import display_path, write_text
 from brats_utils.phantom.dataset import generate_dataset
 
@@ -47,7 +47,10 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
 
     Raises:
         CaseError: if an existing manifest is damaged, names a case twice, or was made for other files.
+        LabelError: if the labels do not tell the three regions apart.
     """
+    for schema in {case.numbering for case in cases if case.numbering}:
+        refuse_unknown_regions(schema, what="Training")
     if not split_path.exists():
         _write_split(cases, split_path, seed=seed)
     name = display_path(split_path)

@@ -17,7 +17,7 @@ from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, ConfigError, load_config, read_yaml
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation, write_official
 from brats_utils.inference import Predictor, build_predictor
-from brats_utils.labels import SCHEMAS, LabelSchema
+from brats_utils.labels import SCORED, LabelSchema, refuse_unknown_regions
 from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
@@ -57,7 +57,7 @@ def _build_parser() -> argparse.ArgumentParser:
     training = commands.add_parser("train", help="train as notebook 03 does; under torchrun, with several processes")
     training.add_argument("--preset", choices=PRESETS, default="laptop")
     training.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
-    training.add_argument("--schema", choices=SCHEMAS, help="numbering of the labels in --data, needed where it has no dataset.json")  # fmt: skip
+    training.add_argument("--schema", choices=SCORED, help="numbering of the labels in --data, needed where it has no dataset.json")  # fmt: skip
     training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
     training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
     training.add_argument("--init", default="", help="weights to start from: 'pretrained', the network in the box, or a checkpoint")  # fmt: skip
@@ -125,8 +125,8 @@ def _train(args: argparse.Namespace) -> None:
 def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
     command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box, or files; several are averaged")  # fmt: skip
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
-    command.add_argument("--schema", choices=SCHEMAS, help=schema_help)
     command.add_argument("--no-bias-correction", dest="bias_correction", action="store_false", help="leave the bias field of FLAIR as it is, also where the checkpoint has it corrected")  # fmt: skip
+    command.add_argument("--schema", choices=SCORED, help=schema_help)
     command.add_argument("--guess-enhancing", action="store_true", help="call enhancing tumour also without T1gd, which alone shows it")  # fmt: skip
     command.add_argument("--keep-small", action="store_true", help="keep pieces of tumour, and enhancing tumour, under 1 mL")  # fmt: skip
 
@@ -168,7 +168,7 @@ def _predict(args: argparse.Namespace) -> None:
             "Expected --image with one 4D file, or --patients with a folder, or --flair, --t1, --t1gd, --t2 (one may be missing)."
         )
     _check_folder(args.out)
-    predictor = _load_predictor(args, SCHEMAS.get(args.schema))
+    predictor = _load_predictor(args, SCORED.get(args.schema))
     how = {"resample": args.resample, "overwrite": args.overwrite}
     if args.patients:
         table = predict_patients(predictor, args.patients, args.out, doubtful_first=args.doubtful_first, **how)
@@ -219,7 +219,9 @@ def _evaluate(args: argparse.Namespace) -> None:
             raise FileExistsError(f"--official {args.official}: found files, or --out, expected an empty folder. Choose another.")  # fmt: skip
     predictor = _load_predictor(args)
     data = args.data.resolve()
-    cases = find_cases(data, schema=SCHEMAS.get(args.schema))
+    cases = find_cases(data, schema=SCORED.get(args.schema))
+    for schema in {case.numbering for case in cases if case.numbering and args.official}:
+        refuse_unknown_regions(schema, what="--official")
     evaluate_cases(predictor, cases, args.out)
     report = write_evaluation(args.out, cases, title=f"Evaluation on {data.name}", schema=predictor.schema)
     print(format_summary(json.loads((args.out / "summary.json").read_text(encoding="utf-8"))))

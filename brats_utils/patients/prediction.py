@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.folders import PREDICTED
+from brats_utils.cases.files import PREDICTED
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import read_case

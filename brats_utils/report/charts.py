@@ -45,7 +45,7 @@ def plot_scores(table: pd.DataFrame) -> Figure:
         for position, region in enumerate(REGIONS):
             scores, line = table[f"{metric}_{region.name}"], {"color": "white", "lw": 1}
             lines = dict.fromkeys(("boxprops", "whiskerprops", "capprops", "medianprops"), line)
-            axis.boxplot(scores, positions=[position], widths=0.6, showfliers=False, **lines)
+            axis.boxplot(scores.dropna(), positions=[position], widths=0.6, showfliers=False, **lines)
             spread = position + np.linspace(-0.18, 0.18, len(table))
             faces = [region.color if has else DARK for has in table[f"has_{region.name}"]]
             axis.scatter(spread, scores, s=22, c=faces, edgecolors=region.color, zorder=3)

@@ -132,7 +132,9 @@ def _describe_score(name: str, score: Summary) -> dict[str, Any]:
 def _describe_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     dice = {region.name: float(row[f"dice_{region.name}"]) for region in REGIONS}
     absent = [region.name for region in REGIONS if not row[f"has_{region.name}"]]
-    return {"case_id": str(row["case_id"]), **dice, "mean": sum(dice.values()) / len(dice), "absent": absent}
+    means = {**dice, "mean": sum(dice.values()) / len(dice)}
+    shown = {name: None if math.isnan(value) else value for name, value in means.items()}  # JSON has no NaN
+    return {"case_id": str(row["case_id"]), **shown, "absent": absent}
 
 
 def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
@@ -144,7 +146,8 @@ def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     width, height, depth = image.shape[1:]
     busiest = [int(masks.sum(axis=(0, *axes)).argmax()) for axes in ((2, 3), (1, 3), (1, 2))]
     row = scores[scores["case_id"].astype(str) == case.case_id]
-    dice = " · ".join(f"{r.name} {float(row[f'dice_{r.name}'].iloc[0]):.3f}" for r in REGIONS) if len(row) else ""
+    scored = {r.name: float(row[f"dice_{r.name}"].iloc[0]) for r in REGIONS} if len(row) else {}
+    dice = " · ".join(f"{name} {value:.3f}" for name, value in scored.items() if not math.isnan(value))
     size = " × ".join(f"{spacing:g}" for spacing in case.spacing_mm)
     return {
         "id": case.case_id,

@@ -1,0 +1,181 @@
+"""Scans and labels of a patient that do not lie beside each other: a folder a sequence, labels in a tree of their own."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from brats_utils.cases.dataset_json import channel_of
+from brats_utils.cases.files import (
+    LABEL_TREE,
+    OTHER,
+    channel_in,
+    folders_of,
+    labels_of,
+    name_folder,
+    order_scans,
+    owner_in,
+    prepared_steps,
+    rank_label,
+    scans_and_labels,
+    stands_for_file,
+    stem_of,
+    volumes_of,
+)
+from brats_utils.labels import CHANNELS
+
+MAX_SEQUENCES = 30
+"""A folder with more folders is no patient; it saves looking into those of a whole collection."""
+
+Images = tuple[Path | None, ...]
+Found = tuple[str, Images, list[Path]]
+"""Id, scans and labels."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What lies in one place."""
+
+    name: str  # of the folder or the file
+    home: Path  # that folder or file
+    images: Images
+    labels: list[Path]
+    named: bool = False  # whether names say which channel is which
+    how: str = ""  # what is to be said of the layout, where it is an unusual one
+
+
+def find_sequences(folder: Path, folders: Sequence[Path]) -> Iterator[Patient]:
+    """Patients whose scans lie in a folder a sequence, as in the Erasmus Glioma Database: `1_T1/NIFTI/T1.nii.gz`.
+
+    Where there is one scan in each, the folder is the patient; where there are more, they are told apart by their names.
+    Source of the layout: van der Voort 2021, doi 10.1016/j.dib.2021.107191.
+    """
+    words = {path: channel_of(re.sub(r"^\d+[_-]", "", path.name)) for path in folders}
+    if len(folders) <= MAX_SEQUENCES and not any(words.values()):
+        words = _sequences_of_one(folders)
+    if len({*words.values()} - {None}) < len(CHANNELS) - 1:
+        return
+    masks = [file for path in folders if re.search(LABEL_TREE, path.name, re.I) for file in _volumes_below(path)]
+    held = {path: _volumes_below(path) for path, channel in words.items() if channel}
+    single = all(len(files) <= 1 for files in held.values())
+    owners = {owner_in(scan) for files in held.values() for scan in files}
+    for owner in [name_folder(folder)] if single else sorted(owners):
+        scans: dict[str | None, list[Path]] = {}
+        for path, files in held.items():
+            own = [scan for scan in files if single or owner_in(scan) == owner]
+            scans.setdefault(words[path], []).extend(own)
+        images = tuple(path for channel in CHANNELS for path in scans.get(channel) or (None,))
+        labels = masks if single else labels_of(owner, masks, owners)
+        home = folder if single else next(path for path in images if path)
+        yield Patient(owner, home, images, labels, named=True, how="a folder a sequence")
+
+
+def _sequences_of_one(folders: Sequence[Path]) -> dict[Path, str | None]:
+    """The channels of folders whose names do not tell, by the one scan in each, if all are called after one patient."""
+    held = {path: [scan for scan in _volumes_below(path) if channel_in(scan)] for path in folders}
+    scans = {path: files[0] for path, files in held.items() if len(files) == 1}
+    alone = all(len(files) <= 1 for files in held.values()) and len({owner_in(scan) for scan in scans.values()}) == 1
+    return {path: channel_in(scan) for path, scan in scans.items()} if alone else {}
+
+
+def labels_below(home: Path) -> list[Path]:
+    """Labels of a patient in a folder of labels beside the scans."""
+    trees = [path for path in folders_of(home) if re.search(LABEL_TREE, path.name, re.IGNORECASE)]
+    volumes = [file for tree in trees for file in volumes_of(tree) if not channel_in(file)]
+    return [path for path in volumes if rank_label(path, home) != OTHER]
+
+
+def _volumes_below(folder: Path, depth: int = 2) -> list[Path]:
+    below = folders_of(folder) if depth else []
+    own = volumes_of(folder)
+    return own + [path for inside in below if not stands_for_file(inside) for path in _volumes_below(inside, depth - 1)]
+
+
+def find_aligned(home: Path) -> Patient | None:
+    """The scans of a patient once more, on one grid with a label: LUMIERE has them in folders of its programs.
+
+    `DeepBraTumIA-segmentation/atlas/skull_strip` holds the scans, and `segmentation` beside it the label. Labels of other
+    tissues, as HD-GLIO's, are left out. Source: Suter 2022, doi 10.1038/s41597-022-01881-7.
+    """
+    found = []
+    places = dict.fromkeys(path.parent for path in sorted(home.rglob("*")) if channel_in(path) == "FLAIR")
+    for scans in places.keys() - {home}:
+        images = order_scans(volumes_of(scans))
+        labels = [path for place in (scans, *folders_of(scans.parent)) for path in scans_and_labels(place)[1]]
+        labels = [path for path in dict.fromkeys(labels) if rank_label(path, home) != OTHER]
+        if None not in images and len(images) == len(CHANNELS) and len(labels) == 1:
+            below = scans.parent.relative_to(home).as_posix()
+            how = f"scans and labels of {below}"
+            found.append(Patient(name_folder(home), home, images, labels, named=True, how=how))
+    return found[0] if len(found) == 1 else None
+
+
+def join_trees(patients: Sequence[Patient], root: Path) -> list[Patient]:
+    """Give patients the labels that lie in a folder of their own, by the name of the patient.
+
+    Each file goes to the patient with whose name, or with what stands before the channel in the names of whose scans, its
+    own name begins; or whose name the folder has that it lies in. In UPENN-GBM, scans are in `images_structural/ID/` and
+    labels in `images_segm/ID_segm.nii.gz`; in IvyGAP-Radiomics they are below `1_Images_SRI` and `3_Annotations_SRI`.
+    Source: Bakas 2022, doi 10.1038/s41597-022-01560-7; Pati 2020, doi 10.1002/mp.14556.
+    """
+    scanned = [patient for patient in patients if patient.named]
+    by_name: dict[str, set[int]] = {}
+    for index, patient in enumerate(scanned):
+        for name in {patient.name, *(owner_in(path) for path in patient.images if path)} - {""}:
+            by_name.setdefault(name, set()).add(index)
+    given: dict[int, list[Path]] = {}
+    others: list[Patient] = []
+    trees: set[str] = set()
+    for patient in patients:
+        if patient.named:
+            continue
+        tree = any(re.search(LABEL_TREE, part, re.I) for part in patient.home.relative_to(root).parts)
+        files = patient.labels + [path for path in patient.images if path and tree]
+        owners = {path: _owner_of(path, by_name, scanned) for path in files} if tree or not patient.images else {}
+        left = [path for path in files if owners.get(path) is None]
+        if not owners or left:
+            others.append(replace(patient, images=(), labels=left) if owners else patient)
+        for path, owner in owners.items():
+            if owner is not None:
+                given.setdefault(owner, []).append(path)
+                trees.add(_tree_of(path, scanned[owner].home))
+    how = f"labels in {' and '.join(sorted(trees))}" if trees else ""
+    joined = [
+        replace(p, labels=p.labels + given[index], how=p.how or how) if index in given else p
+        for index, p in enumerate(scanned)
+    ]
+    names, homes = {p.name for p in joined}, {p.home.parent for p in joined}
+    extra = [p for p in others if p.images and not p.labels and p.name in names and p.home.parent not in homes]
+    return joined + [p for p in others if p not in extra]  # without other sequences, as in UPENN-GBM's images_DTI
+
+
+def _tree_of(path: Path, home: Path) -> str:
+    """The topmost folder in which a label lies and its patient does not."""
+    return next(folder.name for folder in reversed(path.parents) if folder not in home.parents)
+
+
+def _owner_of(path: Path, by_name: dict[str, set[int]], scanned: Sequence[Patient]) -> int | None:
+    """The patient with whose name that of a file begins, the longest such name, or that of its folder; None if unclear.
+
+    Of several of a name, as in HGG and LGG, it is the one with whom the file shares most names of folders.
+    """
+    stem = stem_of(path)
+    ends = [match.start() for match in re.finditer(r"[^a-zA-Z0-9]", stem)]
+    begins = (by_name.get(stem[:end]) for end in (len(stem), *reversed(ends)))
+    found = next(filter(None, begins), by_name.get(path.parent.name, set()))
+    shared = {index: len({*path.parts} & {*scanned[index].home.parts}) for index in found}
+    best = [index for index, count in shared.items() if count == max(shared.values())]
+    return best[0] if len(best) == 1 else None
+
+
+def drop_copies(patients: Sequence[Patient]) -> list[Patient]:
+    """Without scans that are there once more with words of `files.PREPARED`, as in images_structural_unstripped."""
+
+    def steps(patient: Patient) -> int:
+        return max((prepared_steps(path) for path in patient.images if path), default=0)
+
+    least: dict[str, int] = {}
+    for patient in patients:
+        if patient.named:
+            least[patient.name] = min(steps(patient), least.get(patient.name, steps(patient)))
+    return [p for p in patients if not p.named or steps(p) == least[p.name]]
