@@ -13,6 +13,7 @@ from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
+from brats_utils.colab import has_usable_gpu
 from brats_utils.labels import CHANNELS, REGIONS
 from brats_utils.paths import say
 
@@ -108,7 +109,7 @@ def choose_device() -> torch.device:
 
     Apple's is taken if `can_train` there; if not, the CPU is, and a line says so.
     """
-    if torch.cuda.is_available():
+    if has_usable_gpu():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() and can_train("mps") else "cpu")
 
