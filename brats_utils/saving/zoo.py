@@ -7,6 +7,7 @@ BraTS 2018; on their validation patients its authors report a mean Dice of .852.
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -68,7 +69,9 @@ def _download(folder: Path) -> None:
             else:
                 say(f"Downloading MONAI's {NAME} {VERSION} to {display_path(folder)} (about 40 MB).")
             download_url(URL, archive, hash_val=ARCHIVE_SHA1, hash_type="sha1", progress=False)
-            bundle.download(NAME, bundle_dir=staging, url=URL, progress=False)  # finds the archive, and unpacks it
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="No hash value provided")  # it was compared a line above
+                bundle.download(NAME, bundle_dir=staging, url=URL, progress=False)  # finds the archive, and unpacks it
             if not folder.is_dir():  # another process may have been faster
                 os.replace(Path(staging) / NAME, folder)
     except HashCheckError:
