@@ -1,5 +1,6 @@
 """A MONAI bundle is a checkpoint: the zoo's, and those that `export` writes. None of its code is run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,10 @@ def test_an_exported_bundle_gives_the_labels_of_its_checkpoint(checkpoint, phant
     content = load_checkpoint(checkpoint)
     back = load_checkpoint(export_bundle(content, tmp_path / "bundle"))
     scan = read_case(Case("a", (phantom_dir / "imagesTr/PHANTOM_001.nii.gz",)))
-    first, second = (predict_scan(build_predictor([c], flips=flips), scan) for c in (content, back))
+    one, other = (build_predictor([each], flips=flips) for each in (content, back))
+    assert one.roi_size == other.roi_size
+    assert one.schema == other.schema
+    first, second = predict_scan(one, scan), predict_scan(replace(other, precision=one.precision), scan)
     assert len(first.labels.unique()) > 1, "nothing predicted, so nothing compared"
     assert torch.equal(first.labels, second.labels)
     assert (back.config["label_schema"], back.mean_dice) == ("msd", content.mean_dice)
