@@ -114,7 +114,7 @@ def test_an_exported_bundle_gives_the_labels_of_its_checkpoint(checkpoint, phant
     assert (back.config["label_schema"], back.mean_dice) == ("msd", content.mean_dice)
 
 
-def test_the_word_monai_downloads_verifies_and_keeps_the_bundle(tmp_path, monkeypatch, capsys):
+def test_the_word_monai_downloads_verifies_and_keeps_the_bundle(tmp_path, monkeypatch, capsys, caplog):
     with serve_zoo(monkeypatch, tmp_path) as server:
         first, second = (load_checkpoint(name_weights("monai").resolve()) for _ in range(2))
     assert len(server.asked) == 1
@@ -122,6 +122,7 @@ def test_the_word_monai_downloads_verifies_and_keeps_the_bundle(tmp_path, monkey
     assert (tmp_path / "torch/hub/bundle" / zoo.NAME / "models/model.pt").is_file()
     assert [path.name for path in (tmp_path / "torch/hub/bundle").iterdir()] == [zoo.NAME]
     assert "Downloading MONAI's brats_mri_segmentation" in capsys.readouterr().out
+    assert not caplog.text, "MONAI's log names folders of the machine"
 
 
 def test_without_a_network_the_file_is_put_there_by_hand(tmp_path, monkeypatch):

@@ -50,6 +50,7 @@ def describe(*, filters, window, spacing_mm):
     edge = f"{spacing_mm:g}"
     metadata = {
         "version": "0.5.2",
+        "monai_version": "1.4.0",
         "name": "BraTS MRI segmentation",
         "authors": "MONAI team",
         "data_source": "https://www.med.upenn.edu/sbia/brats2018/data.html",

@@ -4,10 +4,13 @@ Source: Project-MONAI/model-zoo, models/brats_mri_segmentation (Apache-2.0). The
 BraTS 2018; on their validation patients its authors report a mean Dice of .852. We have not measured it.
 """
 
+import logging
 import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -44,16 +47,29 @@ def fetch_zoo_bundle() -> Path:
         ZooError: no network, a wrong checksum, or no room on the disk.
     """
     folder = find_zoo_folder()
-    if not folder.is_dir():
-        _download(folder)
     weights = folder / "models" / "model.pt"
-    if not weights.is_file() or not check_hash(weights, WEIGHTS_MD5, "md5"):
+    with _quiet_log():
+        if not folder.is_dir():
+            _download(folder)
+        verified = weights.is_file() and check_hash(weights, WEIGHTS_MD5, "md5")
+    if not verified:
         found = "other weights" if weights.is_file() else "no weights"
         raise ZooError(
             f"{weights}: found {found} than the zoo names, expected MD5 {WEIGHTS_MD5}. Delete the folder {folder}, and "
             "run this again to download it anew."
         )
     return folder
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Keep MONAI's log of each step out of notebooks: it names folders of the machine."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _download(folder: Path) -> None:
