@@ -79,6 +79,8 @@ class Config(BaseModel):
     """Weight of binary cross-entropy beside Dice."""
     init: str = ""
     """Where the weights start: empty for random ones, `pretrained`, or a checkpoint's file. See `FINE_TUNING`."""
+    fold: Annotated[int, Field(ge=0, le=5)] = 0
+    """Of a cross-validation, the fold that is held out as val: 1 to 5 of the split file. 0 takes its train and val."""
     appearance: Literal["strong", "classic"] = "strong"
     """Random changes of grey values in training: as another scanner would, or the classic scale and shift by up to .1."""
     optimizer: Literal["adam", "adamw"] = "adamw"

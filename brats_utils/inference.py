@@ -21,7 +21,7 @@ from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to_labels
-from brats_utils.model import choose_device, choose_precision, explain_out_of_memory
+from brats_utils.model import Mirrored, choose_device, choose_precision, explain_out_of_memory
 from brats_utils.paths import replacing
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_preprocessing
@@ -113,7 +113,7 @@ def build_predictor(
     (spacing_mm, roi_size, schema_name, bias_correction), device = needed[0], choose_device()
     # channels last, a CPU convolves a third faster; group norm rounds a little more, as bfloat16 does
     layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
-    models = tuple(c.build_model().to(device, memory_format=layout) for c in checkpoints)  # type: ignore[call-overload]
+    models = tuple(_face(c).to(device, memory_format=layout) for c in checkpoints)  # type: ignore[call-overload]
     return Predictor(
         models,
         spacing_mm,
@@ -123,6 +123,12 @@ def build_predictor(
         flips,
         bias_correction=bias_correction,
     )
+
+
+def _face(checkpoint: Checkpoint) -> nn.Module:
+    """Rebuild a network; one of a bundle that was trained on other axes than RAS sees what it is given mirrored."""
+    axes, model = checkpoint.config.get("axes", "RAS"), checkpoint.build_model()
+    return model if axes == "RAS" else Mirrored(model, axes=axes)
 
 
 def predict_logits(

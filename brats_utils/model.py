@@ -13,8 +13,12 @@ from monai.networks.nets import SegResNet
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
+from brats_utils.colab import has_usable_gpu
 from brats_utils.labels import CHANNELS, REGIONS
 from brats_utils.paths import say
+
+ARCHITECTURE = dict(blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1), in_channels=len(CHANNELS), out_channels=len(REGIONS))
+"""What is the same in every network here. Source: Myronenko 2018, arXiv 1810.11654: depths of the encoder and decoder."""
 
 
 def build_model(*, init_filters: int, dropout_prob: float) -> SegResNet:
@@ -24,16 +28,23 @@ def build_model(*, init_filters: int, dropout_prob: float) -> SegResNet:
     dropped while training.
 
     Source:
-        Myronenko 2018, arXiv 1810.11654: depths of the encoder and decoder, 16 filters, dropout .2.
+        Myronenko 2018, arXiv 1810.11654: 16 filters, dropout .2.
     """
-    return SegResNet(
-        blocks_down=(1, 2, 2, 4),
-        blocks_up=(1, 1, 1),
-        init_filters=init_filters,
-        in_channels=len(CHANNELS),
-        out_channels=len(REGIONS),
-        dropout_prob=dropout_prob,
-    )
+    return SegResNet(init_filters=init_filters, dropout_prob=dropout_prob, **ARCHITECTURE)  # type: ignore[arg-type]
+
+
+class Mirrored(nn.Module):
+    """A network that was trained on images with other axes than RAS, to be used on RAS: it sees them mirrored."""
+
+    def __init__(self, network: nn.Module, *, axes: str) -> None:
+        super().__init__()
+        self.network = network
+        self.mirrored = [2 + index for index, letter in enumerate("RAS") if axes[index] != letter]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Turn (B, 4, X, Y, Z) with axes to R, A and S into (B, 3, X, Y, Z) logits, on the same voxels."""
+        logits: torch.Tensor = self.network(image.flip(self.mirrored))
+        return logits.flip(self.mirrored)
 
 
 class RegionLoss(nn.Module):
@@ -98,7 +109,7 @@ def choose_device() -> torch.device:
 
     Apple's is taken if `can_train` there; if not, the CPU is, and a line says so.
     """
-    if torch.cuda.is_available():
+    if has_usable_gpu():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() and can_train("mps") else "cpu")
 

@@ -230,6 +230,9 @@ def test_auto_takes_the_preset_that_suits_the_gpu(monkeypatch, capsys, in_colab,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: memory_gb > 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert colab.choose_preset("auto") == expected
     assert f"preset: {expected}" in capsys.readouterr().out
 

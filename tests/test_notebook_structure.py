@@ -107,6 +107,8 @@ def test_opens_with_title_and_badge(notebook: NotebookNode, path: Path) -> None:
     assert first.source.startswith("# ")
     badge = rf"\(https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w./-]+/notebooks/{path.name}\)"
     assert re.search(badge, first.source), "no Colab badge that opens this notebook"
+    kaggle = rf"\(https://kaggle\.com/kernels/welcome\?src=https://github\.com/[\w./-]+/notebooks/{path.name}\)"
+    assert re.search(kaggle, first.source), "no Kaggle badge that opens this notebook"
 
 
 @pytest.mark.parametrize("hint", ["**You will do**", "**You will learn**", "**You need**", "**Time**"])

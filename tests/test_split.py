@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.split import prepare_dataset, split_cases
+from brats_utils.cases.split import NUM_FOLDS, prepare_dataset, read_folds, split_cases, take_fold
+from brats_utils.saving.checkpoints import CheckpointError
+from brats_utils.saving.resume import load_progress, save_progress
 
 
 @pytest.fixture
@@ -81,3 +84,45 @@ def test_damaged_split_is_refused(cases, tmp_path):
     (tmp_path / "split.json").write_text("{")
     with pytest.raises(CaseError, match="Delete it to split anew"):
         split_cases(cases, tmp_path / "split.json", seed=0)
+
+
+def test_each_case_that_is_not_for_test_is_held_out_once(phantom_dir, tmp_path):
+    cases = [replace(case, case_id=f"{case.case_id}-{copy}") for case in find_cases(phantom_dir) for copy in range(2)]
+    path = tmp_path / "split.json"
+    parts = split_cases(cases, path, seed=0)
+    folds = [take_fold(parts, path, fold=fold) for fold in range(1, NUM_FOLDS + 1)]
+    held_out = sorted(case.case_id for fold in folds for case in fold["val"])
+    assert held_out == sorted(case.case_id for part in ("train", "val") for case in parts[part])
+    for fold in folds:
+        assert fold["test"] == parts["test"]
+        seen = {case.case_id for part in ("train", "val") for case in fold[part]}
+        assert seen.isdisjoint(case.case_id for case in parts["test"])
+        assert len(seen) == len(fold["train"]) + len(fold["val"]) == 10
+
+
+def test_folds_depend_on_the_seed(cases, tmp_path):
+    for seed in (0, 1):
+        split_cases(cases, tmp_path / f"{seed}.json", seed=seed)
+    assert read_folds(tmp_path / "0.json") != read_folds(tmp_path / "1.json")
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [(None, "of an earlier version"), ([["a"]] * 5, "not its train and val cases"), ("empty", "expected 5 or more")],
+    ids=["none", "of others", "too few cases"],
+)
+def test_folds_that_cannot_be_used_are_refused(cases, tmp_path, folds, message):
+    path = tmp_path / "split.json"
+    parts = split_cases(cases, path, seed=0)
+    manifest = json.loads(path.read_text())
+    if folds == "empty":
+        folds = [[case.case_id for part in ("train", "val") for case in parts[part]], [], [], [], []]
+    path.write_text(json.dumps(manifest | {"folds": folds}))
+    with pytest.raises(CaseError, match=message):
+        take_fold(parts, path, fold=1)
+
+
+def test_a_training_of_another_fold_is_not_gone_on_with(state, tmp_path):
+    save_progress(state, tmp_path, config={"fold": 1}, run_id="", is_best=False)
+    with pytest.raises(CheckpointError, match="'fold': '1 there, 2 now'"):
+        load_progress(tmp_path, config={"fold": 2})

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from brats_utils.cases.case import Case, CaseError
@@ -14,6 +14,8 @@ from brats_utils.paths import display_path, write_text
 from brats_utils.phantom.dataset import generate_dataset
 
 PARTS = ("train", "val", "test")
+NUM_FOLDS = 5
+"""Of a cross-validation. Source: the five of nnU-Net (Isensee 2021, arXiv 1904.08128)."""
 
 
 def prepare_dataset(dataset_dir: Path, *, spacing_mm: float, num_cases: int, seed: int) -> Path:
@@ -43,7 +45,7 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
 
     A fifth goes to test and an eighth to val, at least one each where there are three cases or
     more; with fewer, all are for training or looking at. The manifest at `split_path` holds the seed of the shuffle,
-    case ids by part, and size and SHA-256 of each file.
+    case ids by part and, of all that is not for test, by fold, and size and SHA-256 of each file.
 
     Raises:
         CaseError: if an existing manifest is damaged, names a case twice, or was made for other files.
@@ -75,14 +77,54 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
     return {part: [by_id[case_id] for case_id in parts[part]] for part in PARTS}
 
 
+def read_folds(split_path: Path) -> list[list[str]]:
+    """Read the case ids of the five folds from a manifest of `split_cases`; together they are its train and val.
+
+    Raises:
+        CaseError: no folds, an empty one, or others than its train and val cases, each in one fold.
+    """
+    manifest, name = json.loads(split_path.read_text(encoding="utf-8")), display_path(split_path)
+    folds, parts = manifest.get("folds"), manifest["parts"]
+    if folds is None:
+        raise CaseError(f"{name}: found no folds, for it is of an earlier version. Delete it to split anew.")
+    if sorted(case_id for fold in folds for case_id in fold) != sorted(parts["train"] + parts["val"]):
+        raise CaseError(
+            f"{name}: found folds that are not its train and val cases, each in one fold. Test cases must not be in any; "
+            "delete the file to split anew."
+        )
+    if not all(folds):
+        raise CaseError(
+            f"{name}: found {sum(map(len, folds))} cases beside the test part, expected {NUM_FOLDS} or more for as many "
+            "folds. Train without --fold, or give more cases."
+        )
+    return folds
+
+
+def take_fold(parts: Mapping[str, list[Case]], split_path: Path, *, fold: int) -> dict[str, list[Case]]:
+    """Divide anew what is not for test: `fold`, 1 to 5, becomes val and the four others train; test stays as it is.
+
+    Raises:
+        CaseError: see `read_folds`.
+    """
+    held_out = set(read_folds(split_path)[fold - 1])
+    pool = sorted(parts["train"] + parts["val"], key=lambda case: case.case_id)
+    return {
+        "train": [case for case in pool if case.case_id not in held_out],
+        "val": [case for case in pool if case.case_id in held_out],
+        "test": parts["test"],
+    }
+
+
 def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:
     ids = [case.case_id for case in cases]
     random.Random(seed).shuffle(ids)
     num_test, num_val = (max(1, len(ids) // 5), max(1, len(ids) // 8)) if len(ids) >= 3 else (0, 0)
     bounds = {"test": ids[:num_test], "val": ids[num_test : num_test + num_val], "train": ids[num_test + num_val :]}
+    pool = ids[num_test:]
     manifest = {
         "seed": seed,
         "parts": {part: sorted(bounds[part]) for part in PARTS},
+        "folds": [sorted(pool[start::NUM_FOLDS]) for start in range(NUM_FOLDS)],
         "files": {case.case_id: _fingerprint(case) for case in cases},
     }
     write_text(split_path, json.dumps(manifest, indent=1))

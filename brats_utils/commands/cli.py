@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.split import NUM_FOLDS
 from brats_utils.commands.export import export_bundle
 from brats_utils.commands.run import NOTEBOOKS, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.commands.train import train
@@ -60,7 +61,8 @@ def _build_parser() -> argparse.ArgumentParser:
     training.add_argument("--schema", choices=SCORED, help="numbering of the labels in --data, needed where it has no dataset.json")  # fmt: skip
     training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
     training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
-    training.add_argument("--init", default="", help="weights to start from: 'pretrained', the network in the box, or a checkpoint")  # fmt: skip
+    training.add_argument("--init", default="", help="weights to start from: 'pretrained', the network in the box, 'monai', or a checkpoint")  # fmt: skip
+    training.add_argument("--fold", type=int, choices=range(1, NUM_FOLDS + 1), help="hold out this fifth of what is not for test, for a cross-validation")  # fmt: skip
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
     training.set_defaults(command=_train)
@@ -118,12 +120,13 @@ def _phantom(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: read_yaml(name, value) for name, value in args.set}
     overrides |= {"label_schema": args.schema} if args.schema else {}
+    overrides |= {"fold": args.fold} if args.fold else {}
     config = load_config(args.preset, overrides, data=args.data, output_dir=args.out, init=args.init)
     train(config, out_dir=args.out, wandb_mode=args.wandb_mode, resume=args.resume)
 
 
 def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
-    command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box, or files; several are averaged")  # fmt: skip
+    command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box; 'monai', that of MONAI's zoo; or files, or folders of MONAI bundles; several are averaged")  # fmt: skip
     command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
     command.add_argument("--no-bias-correction", dest="bias_correction", action="store_false", help="leave the bias field of FLAIR as it is, also where the checkpoint has it corrected")  # fmt: skip
     command.add_argument("--schema", choices=SCORED, help=schema_help)
@@ -232,6 +235,10 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    if args.checkpoint.is_dir() or args.checkpoint == name_weights("monai"):
+        raise ValueError(
+            f"--checkpoint {args.checkpoint}: is a MONAI bundle already, expected a checkpoint. Copy its folder."
+        )
     try:
         metrics = json.loads(args.metrics.read_text(encoding="utf-8")) if args.metrics else None
     except ValueError as error:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import check_cases
-from brats_utils.cases.split import prepare_dataset, split_cases
+from brats_utils.cases.split import prepare_dataset, split_cases, take_fold
 from brats_utils.config import Config
 from brats_utils.labels import SCHEMAS, LabelSchema
 from brats_utils.loading import build_dataset, build_eval_loader, build_train_loader, choose_cache
@@ -35,16 +35,19 @@ from brats_utils.transforms import build_cached_transform, build_eval_transform,
 def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: bool = False) -> float:
     """Train as notebook 03 does, alone or as one of several processes; the first of them logs and writes to `out_dir`.
 
+    One fold of a cross-validation writes to a folder of its own in it, `fold-K`; all five share the split and the cache.
+
     `wandb_mode` is one of `tracking.resolve_mode`; to resume is to go on from the last checkpoint in `out_dir`. Gives
     the best validation mean Dice.
     """
-    processes, folder = PartialState(cpu=choose_device().type == "cpu"), resolve_path(out_dir)
+    processes, shared = PartialState(cpu=choose_device().type == "cpu"), resolve_path(out_dir)
+    folder = shared / f"fold-{config.fold}" if config.fold else shared
     recorded = config.model_dump(mode="json")
     set_determinism(config.seed if config.deterministic else None)
     torch.backends.cudnn.benchmark = not config.deterministic
     # one makes the files, the others find them
     with processes.main_process_first(), processes.local_main_process_first():
-        train_loader, val_loader, schema = build_loaders(config, folder, processes=processes)
+        train_loader, val_loader, schema = build_loaders(config, shared, processes=processes)
     recorded["label_schema"] = schema.name
     state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
     run_id, checkpoints = None, folder / "checkpoints"
@@ -55,7 +58,7 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     mode = resolve_mode(wandb_mode) if processes.is_main_process else "disabled"
     run = start_run(job_type="train", mode=mode, output_dir=folder, config=recorded, run_id=run_id)
     if processes.is_main_process:
-        log_dataset(run, resolve_path(config.dataset_dir), split_path=folder / "split.json")
+        log_dataset(run, resolve_path(config.dataset_dir), split_path=shared / "split.json")
     with alert_divergence(run), save_on_interrupt(state, checkpoints, config=recorded, run_id=run.id):
         for result in train_epochs(
             state,
@@ -93,6 +96,8 @@ def build_loaders(
     (schema,) = {case.numbering for case in cases if case.numbering}
     check_cases(cases, remembered=out_dir / "cache" / "checked.json")
     parts = split_cases(cases, out_dir / "split.json", seed=config.seed)
+    if config.fold:
+        parts = take_fold(parts, out_dir / "split.json", fold=config.fold)
     prepare = partial(
         build_dataset,
         cached=build_cached_transform(config.spacing_mm, bias_correction=config.bias_correction),

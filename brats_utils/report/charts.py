@@ -1,5 +1,6 @@
 """Charts of numbers: learning curves, scores, and how far a prediction may be trusted."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from brats_utils.labels import REGIONS
 from brats_utils.report.figures import DARK
@@ -94,3 +96,25 @@ def _unit_square(**settings: Any) -> tuple[Figure, Axes]:
     axis.set(facecolor=DARK, xlim=(0, 1), **settings)
     axis.plot([0, 1], [0, 1], ":", color="white", lw=1)
     return figure, axis
+
+
+def plot_folds(folds: Sequence[Sequence[str]], *, test: Sequence[str]) -> Figure:
+    """Show who is where in a cross-validation: a row a training, a column a case.
+
+    `folds` are the case ids of each fold, as `split.read_folds` gives them, `test` those that no training sees.
+    """
+    shades = {"train": "#999999", "val": "#56B4E9", "test": "#000000"}  # Okabe-Ito's sky blue, between grey and black
+    sizes = [len(fold) for fold in folds]
+    starts = np.cumsum([0, *sizes])
+    figure, axis = plt.subplots(figsize=(9, 2.4), layout="constrained")
+    for row in range(len(folds)):
+        for column, (start, size) in enumerate(zip(starts, sizes, strict=False)):
+            part = "val" if column == row else "train"
+            axis.barh(row, size, left=start, height=0.8, color=shades[part], edgecolor="white")
+        axis.barh(row, len(test), left=starts[-1], height=0.8, color=shades["test"], edgecolor="white")
+    axis.set_yticks(range(len(folds)), [f"fold {row + 1}" for row in range(len(folds))])
+    axis.set(title="Five trainings: which cases are held out", xlabel="cases", xlim=(0, starts[-1] + len(test)))
+    axis.invert_yaxis()
+    handles = [Patch(color=color, label=part) for part, color in shades.items()]
+    axis.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure

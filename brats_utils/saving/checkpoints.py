@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from safetensors.torch import save
 
 from brats_utils.model import build_model
 from brats_utils.paths import display_path, replacing, resolve_path
+from brats_utils.saving.archive import read_archive
+from brats_utils.saving.bundle import read_bundle
+from brats_utils.saving.zoo import fetch_zoo_bundle, find_zoo_folder
 
 CHECKPOINT_FORMAT = 2
 """Raise when the content of a checkpoint changes in a way that older code cannot read."""
-
-FOLDER = 0x10
-"""Bit of a zip entry's attributes. A tensor never has it; with it, torch reads whatever is in memory."""
 
 PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained.safetensors"
 """The network in the box, trained on phantoms alone; its model card lies beside it. `make weights` makes it."""
@@ -32,6 +31,9 @@ SETTINGS = (
     "init_filters", "dropout_prob", "spacing_mm", "inference_roi_size", "label_schema", "dataset_dir", "seed"
 )  # fmt: skip
 """What must be known of a training to predict with its network, and to say what it is."""
+
+UNTRAINED: dict[str, Any] = dict(run_id="", batch_losses=[], history=[], optimizer={}, schedule={}, scaler={})
+"""What of a checkpoint only a training needs, left out."""
 
 
 class CheckpointError(ValueError):
@@ -81,8 +83,12 @@ class Checkpoint:
 
 
 def name_weights(name: str) -> Path:
-    """Turn what a reader names into a file: the word `pretrained` into `PRETRAINED`, all else into a path."""
-    return PRETRAINED if name == "pretrained" else Path(name)
+    """Turn what a reader names into a file: `pretrained` into `PRETRAINED`, `monai` into MONAI's bundle, all else into a path.
+
+    The bundle is downloaded when `load_checkpoint` is asked for it.
+    """
+    words = {"pretrained": PRETRAINED, "monai": find_zoo_folder()}
+    return words.get(name, Path(name))
 
 
 def find_checkpoint(name: str, *, best: Path) -> Path:
@@ -117,7 +123,7 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> Path:
         key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
         for key, value in checkpoint.config.items()
     }
-    dropped = dict(model={}, run_id="", batch_losses=[], history=[], optimizer={}, schedule={}, scaler={})
+    dropped = {"model": {}, **UNTRAINED}
     text = json.dumps({"format": CHECKPOINT_FORMAT, **vars(checkpoint), "config": settings, **dropped})
     weights = {name: tensor.cpu().half().contiguous() for name, tensor in checkpoint.model.items()}
     metadata = {"checkpoint": text, "sha256": _compute_checksum(text, weights)}
@@ -144,22 +150,18 @@ def _read_weights(path: Path) -> dict[str, Any]:
     return json.loads(metadata["checkpoint"]) | {"model": {name: tensor.float() for name, tensor in weights.items()}}
 
 
-def _read_zip(path: Path) -> Any:
-    """Read the content of a file of `save_checkpoint`, which may be another's."""
-    with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums it wrote
-        folders = [entry.filename for entry in archive.infolist() if entry.external_attr & FOLDER]
-        damaged = archive.testzip() or next(iter(folders), None)
-    if damaged:
-        raise OSError(f"{damaged} is not as it was written")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a file of `save_checkpoint` or `save_weights`; only tensors and plain values are ever unpickled.
+    """Read a file of `save_checkpoint` or `save_weights`, or a MONAI bundle's folder; no code of it is ever run.
 
     Raises:
         CheckpointError: missing, damaged or foreign file, or one that would need arbitrary code to load.
+        BundleError: a bundle that cannot be used here.
+        ZooError: MONAI's own could not be fetched.
     """
+    if path.resolve() == find_zoo_folder().resolve():
+        path = fetch_zoo_bundle()
+    if path.is_dir():
+        return Checkpoint(epoch=0, **UNTRAINED, **read_bundle(path))
     name = display_path(path)
     if not path.is_file():
         raise CheckpointError(
@@ -167,7 +169,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "`pretrained` is the network in the box."
         )
     try:
-        content = _read_weights(path) if path.suffix == ".safetensors" else _read_zip(path)
+        content = _read_weights(path) if path.suffix == ".safetensors" else read_archive(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{name}: refused, because it holds more than tensors and plain values: {str(error).splitlines()[0]}. "

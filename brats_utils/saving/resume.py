@@ -100,7 +100,7 @@ class TrainingState:
 
 
 def load_start(model: SegResNet, name: str, **settings: float) -> None:
-    """Give a new network the weights of `pretrained` or of a checkpoint's file; with an empty name it keeps its own.
+    """Give a new network the weights of `pretrained`, `monai` or a checkpoint; with an empty name it keeps its own.
 
     The `settings` of the training, `init_filters` and `spacing_mm`, must be those of the weights.
 
@@ -119,7 +119,8 @@ def load_start(model: SegResNet, name: str, **settings: float) -> None:
             "`overrides` or with --set, or choose other weights."
         )
     model.load_state_dict(start.build_model().state_dict())
-    say(f"Weights start from {display_path(name)}: epoch {start.epoch}, validation mean Dice {start.mean_dice:.3f}.")
+    epoch = f"epoch {start.epoch}, " if start.epoch else ""  # a bundle does not say how long it was trained
+    say(f"Weights start from {display_path(name)}: {epoch}validation mean Dice {start.mean_dice:.3f}.")
 
 
 def read_losses(state: TrainingState, case_ids: list[list[str]]) -> list[float]:
@@ -189,7 +190,7 @@ def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
             raise
         warnings.warn(f"{error} Going on from {display_path(folder / PREVIOUS)}.", stacklevel=2)
         checkpoint = load_checkpoint(folder / PREVIOUS)
-    before = {"init": "", **checkpoint.config}  # which the first ones do not hold
+    before = {"init": "", "fold": 0, **checkpoint.config}  # which the first ones do not hold
     changed = {
         key: f"{before.get(key)} there, {value} now"
         for key, value in config.items()
