@@ -190,7 +190,7 @@ def load_progress(folder: Path, *, config: Mapping[str, Any]) -> Checkpoint:
             raise
         warnings.warn(f"{error} Going on from {display_path(folder / PREVIOUS)}.", stacklevel=2)
         checkpoint = load_checkpoint(folder / PREVIOUS)
-    before = {"init": "", "fold": 0, **checkpoint.config}  # which the first ones do not hold
+    before = {"init": "", "fold": 0, "bias_correction": False, **checkpoint.config}  # which the first ones do not hold
     changed = {
         key: f"{before.get(key)} there, {value} now"
         for key, value in config.items()
