@@ -22,6 +22,7 @@ ROOMS = (
         "tables",
         "tracking",
         "patients",
+        "raw",
     ),
     "commands",
 )

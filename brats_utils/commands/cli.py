@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.export import export_bundle
+from brats_utils.commands.prepare import add_scans, prepare
 from brats_utils.commands.run import NOTEBOOKS, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, ConfigError, load_config, read_yaml
@@ -62,6 +63,12 @@ def _build_parser() -> argparse.ArgumentParser:
     training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
     training.set_defaults(command=_train)
 
+    preparing = commands.add_parser("prepare", help="raw scans, as the scanner gave them, to what predict, evaluate and train take")  # fmt: skip
+    add_scans(preparing)
+    preparing.add_argument("--out", type=Path, required=True, help="folder to make")
+    preparing.add_argument("--overwrite", action="store_true", help="replace an earlier preparation in --out")
+    preparing.set_defaults(command=_prepare)
+
     predict = commands.add_parser("predict", help="segment own scans: one patient, or a folder of patients")
     predict.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
     for channel in ("flair", "t1", "t1gd", "t2"):
@@ -109,6 +116,11 @@ def _run(args: argparse.Namespace) -> None:
 def _phantom(args: argparse.Namespace) -> None:
     generate_dataset(args.out, num_training=args.cases, spacing_mm=args.spacing, seed=args.seed)
     print(f"{args.cases} cases of {args.spacing:g} mm in {args.out}/")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    _check_folder(args.out)
+    prepare(args)
 
 
 def _train(args: argparse.Namespace) -> None:
