@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from brats_utils.cases.case import CaseError
-from brats_utils.labels import CHANNELS
-from brats_utils.raw.channels import OPTIONS, choose_channels
+from brats_utils.labels import CHANNELS, FILE_NAMES
+from brats_utils.raw.channels import choose_channels
 from brats_utils.raw.preparation import Preparation, prepare_patient, prepare_patients
 from brats_utils.raw.series import Series
 
@@ -18,7 +18,7 @@ WAYS = (
 
 def add_scans(command: argparse.ArgumentParser) -> None:
     """Add the options that name raw scans."""
-    for name in OPTIONS.values():
+    for name in FILE_NAMES.values():
         command.add_argument(
             f"--{name}", type=Path, help="a NIfTI file, or a folder of one DICOM series; one may be missing"
         )
@@ -34,7 +34,7 @@ def find_scans(args: argparse.Namespace) -> dict[str, Path | Series]:
         CaseError: they name none, or name them in two ways; see `choose_channels`.
     """
     named: dict[str, Path | Series] = {
-        channel: path for channel in CHANNELS if (path := getattr(args, OPTIONS[channel])) is not None
+        channel: path for channel in CHANNELS if (path := getattr(args, FILE_NAMES[channel])) is not None
     }
     if (args.patient is not None) + (args.patients is not None) + bool(named) != 1:
         raise CaseError(WAYS)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 
 from brats_utils.cases.case import CaseError

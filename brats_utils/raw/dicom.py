@@ -1,10 +1,9 @@
 """DICOM files: which belong together as one scan, in which order, and what they say of how it was taken."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,11 +20,15 @@ WORDS = {
     "RepetitionTime": "0018|0080",
     "InversionTime": "0018|0082",
     "ImageType": "0008|0008",
+    "NumberOfFrames": "0028|0008",
 }
 """What says how a scan was taken, and nothing of whom. Source: DICOM PS3.6, the data dictionary."""
 
 SERIES, MODALITY, POSITION, ORIENTATION = "0020|000e", "0008|0060", "0020|0032", "0020|0037"
-ROWS, COLUMNS, FRAMES, SAMPLES = "0028|0010", "0028|0011", "0028|0008", "0028|0002"
+ROWS, COLUMNS, SAMPLES = "0028|0010", "0028|0011", "0028|0002"
+
+MR_STORAGE = b"1.2.840.10008.5.1.4.1.1.4"
+"""In the first bytes of every MR image, plain or enhanced. Source: DICOM PS3.4, annex B.5."""
 
 MAX_UNEVEN = 0.1
 """Share of the usual gap by which one may differ: scanners round positions."""
@@ -35,6 +38,9 @@ def sort_files(paths: Iterable[Path]) -> list[tuple[tuple[Path, ...], dict[str, 
     """Group the MR images among files into scans, by series, orientation, size and echo.
 
     Other files, DICOM or not, are passed over: text, reports, segmentations, pictures in colour.
+
+    Raises:
+        CaseError: one of them is damaged.
 
     Returns:
         For each scan its files, sorted along the normal of the slices, and what they say in `WORDS`.
@@ -117,21 +123,26 @@ def _check_gaps(files: Sequence[Path], folder: str) -> None:
 def _read_tags(path: Path) -> dict[str, str]:
     """What a DICOM file says in its header; empty for any other file."""
     with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return {}
+        start = file.read(1024)
+    if start[128:132] != b"DICM":
+        return {}
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("GDCMImageIO")
     try:
         with _quiet():
             reader.ReadImageInformation()
-    except RuntimeError:  # DICOM without a picture
-        return {}
+    except RuntimeError:
+        if MR_STORAGE in start:  # passed over, it would be missed only in the middle of a series
+            raise CaseError(
+                f"{display_path(path)}: found a damaged DICOM file, expected an MR image. Copy it again."
+            ) from None
+        return {}  # DICOM without a picture
     return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
 
 
 @contextmanager
-def _quiet() -> Any:
+def _quiet() -> Iterator[None]:
     """Keep the warnings of ITK and GDCM to themselves: what matters of them is checked here, and they name files."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.checks import find_doubts
-from brats_utils.labels import CHANNELS
+from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.paths import display_path, publish, replacing, write_text
 from brats_utils.raw.agreement import check_agreement
 from brats_utils.raw.brain import find_brains, read_brain_mask
-from brats_utils.raw.channels import OPTIONS, choose_channels, choose_series
+from brats_utils.raw.channels import choose_channels, choose_series
 from brats_utils.raw.grid import SPACING_MM, array_of, build_grid, crop_to
 from brats_utils.raw.picture import plot_preparation
 from brats_utils.raw.registration import Registration, register, stay
@@ -33,8 +33,8 @@ LAST = "preparation.json"
 """The file that says that the others are whole."""
 
 WRITTEN = (
-    *(f"{name}.nii.gz" for name in (*OPTIONS.values(), "brain_mask")),
-    *(f"transforms/{name}.tfm" for name in OPTIONS.values()),
+    *(f"{name}.nii.gz" for name in (*FILE_NAMES.values(), "brain_mask")),
+    *(f"transforms/{name}.tfm" for name in FILE_NAMES.values()),
     "preparation.png",
     LAST,
 )
@@ -54,7 +54,7 @@ class Preparation:
     @property
     def images(self) -> tuple[Path | None, ...]:
         """The prepared files in the order of `CHANNELS`, as `Case.images` has them."""
-        return tuple(self.folder / f"{OPTIONS[name]}.nii.gz" if name in self.scans else None for name in CHANNELS)
+        return tuple(self.folder / f"{FILE_NAMES[name]}.nii.gz" if name in self.scans else None for name in CHANNELS)
 
 
 def prepare_patient(
@@ -78,6 +78,7 @@ def prepare_patient(
     started = time.monotonic()
     _check_folder(out_dir, overwrite=overwrite)
     raw = _read_scans(scans)
+    _keep_sources([*(scan.series.path for scan in raw.values()), *([brain_mask] if brain_mask else [])], out_dir)
     reference = "T1gd" if "T1gd" in raw else next(iter(raw))
     given = read_brain_mask(brain_mask, {name: scan.image for name, scan in raw.items()}) if brain_mask else None
     brains = find_brains({name: scan.image for name, scan in raw.items()}, given=given)
@@ -106,8 +107,8 @@ def prepare_patient(
         made = Path(folder)
         (made / "transforms").mkdir()
         for name, image in prepared.items():
-            sitk.WriteImage(image, str(made / f"{OPTIONS[name]}.nii.gz"))
-            sitk.WriteTransform(registrations[name].transform, str(made / f"transforms/{OPTIONS[name]}.tfm"))
+            sitk.WriteImage(image, str(made / f"{FILE_NAMES[name]}.nii.gz"))
+            sitk.WriteTransform(registrations[name].transform, str(made / f"transforms/{FILE_NAMES[name]}.tfm"))
         sitk.WriteImage(brain, str(made / "brain_mask.nii.gz"))
         picture = plot_preparation(
             {name: array_of(head) for name, head in heads.items()}, array_of(brain) > 0, reference=reference
@@ -131,9 +132,7 @@ def prepare_patients(folder: Path, out_dir: Path, *, overwrite: bool = False) ->
     Raises:
         CaseError: there is no sub-folder.
     """
-    homes = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
-    if not homes:
-        raise CaseError(f"{display_path(folder)}: found no folder in it, expected one for each patient.")
+    homes = list_homes(folder)
     rows: list[dict[str, Any]] = []
     try:
         for home in tqdm(homes, desc="Patients", unit="patient"):
@@ -144,6 +143,20 @@ def prepare_patients(folder: Path, out_dir: Path, *, overwrite: bool = False) ->
             with replacing(out_dir / "preparations.csv") as temporary:
                 table.to_csv(temporary, index=False)
     return table
+
+
+def list_homes(folder: Path) -> list[Path]:
+    """The folders of the patients in a folder.
+
+    Raises:
+        CaseError: there is none.
+    """
+    homes = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
+    if not homes:
+        raise CaseError(
+            f"{display_path(folder)}: found no folder in it, expected one for each patient. A single one is named with --patient."
+        )
+    return homes
 
 
 def _prepare_row(home: Path, out_dir: Path, *, overwrite: bool) -> dict[str, Any]:
@@ -167,6 +180,17 @@ def _check_folder(out_dir: Path, *, overwrite: bool) -> None:
         raise CaseError(
             f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
         )
+
+
+def _keep_sources(sources: Sequence[Path], out_dir: Path) -> None:
+    """Refuse to write over what is read."""
+    written = {(out_dir / name).resolve() for name in WRITTEN}
+    for source in sources:
+        if source.resolve() in written:
+            raise CaseError(
+                f"{display_path(source)}: found a raw scan where a prepared one of this name would be written, expected another "
+                "folder. Choose one for --out."
+            )
 
 
 def _read_scans(scans: Mapping[str, Path | Series]) -> dict[str, RawScan]:

@@ -18,8 +18,11 @@ SAMPLING = 0.2
 MAX_SAMPLES = 150_000
 """A fifth of a scan of 1 mm would be two millions, and nothing more exact for it."""
 
-SEED = 0
-"""Of the places where the metric samples: the same scans give the same transform."""
+SEED = 1
+"""Of the places where the metric samples: the same scans give the same transform. 0 would mean the clock to SimpleITK."""
+
+CLEARLY_BETTER = 0.005
+"""In nats: what a start must gain over one that is listed before it. Starts that meet differ by less."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
     starts = _propose_starts(fixed, moving)
     coarse = {name: _optimise(fixed, moving, start, spacing_mm=LEVELS_MM[0]) for name, start in starts.items()}
     found = {name: measure_agreement(fixed, moving, transform) for name, transform in coarse.items()}
-    best = max(found, key=lambda name: found[name])
+    best = next(name for name in found if found[name] > max(found.values()) - CLEARLY_BETTER)
     transform = coarse[best]
     for spacing_mm in LEVELS_MM[1:]:
         transform = _optimise(fixed, moving, transform, spacing_mm=spacing_mm)

@@ -35,6 +35,12 @@ class Series:
         """What to call it: the file's name, or DICOM's description. Neither the patient's name nor the number."""
         return self.words.get("SeriesDescription") or ("DICOM series" if self.files else self.path.name)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has slices enough for a head, as far as one sees without reading it."""
+        frames = int(self.words.get("NumberOfFrames", 1))
+        return not self.files or max(len(self.files), frames) >= MIN_SLICES
+
 
 @dataclass(frozen=True)
 class RawScan:
@@ -54,7 +60,7 @@ def list_series(path: Path) -> list[Series]:
         raise CaseError(f"{display_path(path)}: not found. Expected a NIfTI file or a folder; check the name.")
     if path.is_file() and path.name.lower().endswith((".nii", ".nii.gz")):
         return [Series(path)]
-    folders = [path, *sorted(below for below in path.rglob("*") if below.is_dir())] if path.is_dir() else []
+    folders = [one for one in (path, *sorted(path.rglob("*"))) if one.is_dir() and not _is_ours(one)]
     found = [Series(file) for folder in folders for file in volumes_of(folder)]
     files = [path] if path.is_file() else [file for folder in folders for file in sorted(folder.iterdir())]
     found += [Series(slices[0].parent, slices, words) for slices, words in sort_files(files)]
@@ -64,6 +70,12 @@ def list_series(path: Path) -> list[Series]:
             "folder, and unpack it if it came as a zip."
         )
     return found
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what we have made of scans."""
+    native = folder.name == "native" and (folder.parent / "prediction.json").exists()
+    return native or (folder / "preparation.json").exists()
 
 
 def read_series(series: Series) -> RawScan:
