@@ -19,6 +19,9 @@ GREYS = {  # brain, ventricle, tumour, scalp
     "T2w": (350, 900, 700, 500),
 }
 
+CONTRAST = {"FLAIR": -0.15, "T1w": 0.2, "T1gd": 0.2, "T2w": -0.3}
+"""Of white to grey matter, which alternate as in a three-dimensional chessboard."""
+
 SITES_MM = {
     "ventricle": ((8, 0, 6), (10, 28, 12)),
     "tumour": ((-30, 22, 20), (16, 18, 14)),
@@ -32,7 +35,7 @@ def make_motion(rotation_deg=(0.0, 0.0, 0.0), shift_mm=(0.0, 0.0, 0.0)):
     return sitk.Euler3DTransform((0.0, 0.0, 0.0), *np.deg2rad(rotation_deg).tolist(), tuple(shift_mm))
 
 
-def make_grid(spacing_mm=(4.0, 4.0, 4.0), extent_mm=(200.0, 232.0, 200.0)):
+def make_grid(spacing_mm=(5.0, 5.0, 5.0), extent_mm=(200.0, 232.0, 200.0)):
     """An empty grid around the origin, axial, LPS."""
     size = [round(extent / step) for extent, step in zip(extent_mm, spacing_mm, strict=True)]
     grid = sitk.Image(size, sitk.sitkFloat32)
@@ -51,6 +54,11 @@ def sample_head(channel, *, grid=None, motion=None, squeeze=1.0):
     values[_inside(points, half=[axis + 6 for axis in BRAIN_MM])] = 40
     narrow = points / np.array([squeeze, 1.0, 1.0])
     values[_inside(narrow, half=BRAIN_MM)] = brain
+    x, y, z = np.moveaxis(narrow, -1, 0)
+    folds = np.sin(x / 9) * np.sin(y / 11 + 1) * np.sin(z / 10 + 2)
+    values[_inside(narrow, half=BRAIN_MM)] *= (1 + CONTRAST[channel] * np.tanh(4 * folds))[
+        _inside(narrow, half=BRAIN_MM)
+    ]
     for place, grey in (("ventricle", ventricle), ("tumour", tumour), ("pole", (brain + scalp) / 2)):
         centre, half = SITES_MM[place]
         values[_inside(narrow - np.array(centre), half=half)] = grey
@@ -71,10 +79,17 @@ def sample_mask(*, grid=None, motion=None, part="brain"):
 
 
 def find_ellipsoid(image):
-    """In the place of `deepbet`, which takes seconds: the head without its outer 14 mm."""
+    """In the place of `deepbet`, which takes seconds: the head without its outer 12 mm."""
     head = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(sitk.OtsuThreshold(image, 0, 1), [2, 2, 2]))
     distance = sitk.SignedMaurerDistanceMap(head, insideIsPositive=True, squaredDistance=False, useImageSpacing=True)
-    return distance > 14
+    return distance > 12
+
+
+def prepare_quickly(patch):
+    """Spare the tests what takes seconds: the networks, which `test_brain.py` has, and voxels of 1 mm."""
+    patch.setattr("brats_utils.raw.brain.find_brain", find_ellipsoid)
+    for module in ("grid", "preparation"):
+        patch.setattr(f"brats_utils.raw.{module}.SPACING_MM", 2.0)
 
 
 def write_nifti(image, path):

@@ -7,22 +7,25 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from raw_heads import find_ellipsoid, make_grid, make_motion, sample_head, sample_mask, write_dicom, write_nifti
+from raw_heads import make_grid, make_motion, prepare_quickly, sample_head, sample_mask, write_dicom, write_nifti
 
+from brats_utils.commands.cli import main
 from brats_utils.inference import Prediction
-from brats_utils.labels import CHANNELS, FILE_NAMES, MSD
+from brats_utils.labels import FILE_NAMES, MSD
 from brats_utils.raw.grid import array_of
 from brats_utils.raw.native import carry_back, predict_raw_patient, write_native
 from brats_utils.raw.preparation import prepare_patient
+from brats_utils.raw.registration import stay
 
-MOTIONS = dict.fromkeys(CHANNELS, make_motion((2, 0, 3), (0, 4, 0))) | {"FLAIR": make_motion((8, 0, 5), (10, -8, 12))}
+NAMES = ("FLAIR", "T1w", "T1gd")  # one may be missing
+MOTIONS = dict.fromkeys(NAMES, make_motion((2, 0, 3), (0, 4, 0))) | {"FLAIR": make_motion((8, 0, 5), (10, -8, 12))}
 GRIDS = {"FLAIR": make_grid((2.0, 2.0, 5.5)), "T1gd": make_grid((3.0, 3.0, 4.0))}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_deepbet():
+def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brats_utils.raw.brain.find_brain", find_ellipsoid)
+        prepare_quickly(patch)
         yield
 
 
@@ -30,8 +33,8 @@ def no_deepbet():
 def scans(tmp_path_factory):
     """FLAIR as NIfTI, T1gd as DICOM."""
     folder = tmp_path_factory.mktemp("raw")
-    heads = {name: sample_head(name, grid=GRIDS.get(name), motion=MOTIONS[name]) for name in CHANNELS}
-    paths = {name: write_nifti(heads[name], folder / f"{FILE_NAMES[name]}.nii.gz") for name in CHANNELS}
+    heads = {name: sample_head(name, grid=GRIDS.get(name), motion=MOTIONS[name]) for name in NAMES}
+    paths = {name: write_nifti(heads[name], folder / f"{FILE_NAMES[name]}.nii.gz") for name in NAMES}
     return paths | {"T1gd": write_dicom(heads["T1gd"], folder / "t1gd", SeriesDescription="AX T1 POST")}
 
 
@@ -45,7 +48,7 @@ def prediction(preparation):
     """The true tumour on the prepared grid, as sure as can be; none of it enhances."""
     tumour = array_of(sample_mask(grid=preparation.brain, motion=MOTIONS["T1gd"], part="tumour")).astype(np.float32)
     regions = torch.from_numpy(np.stack([0 * tumour, tumour, 0 * tumour]))
-    volumes = {"TC": 0.0, "WT": float(tumour.sum()) / 1000, "ET": float("nan")}
+    volumes = {"TC": 0.0, "WT": float(tumour.sum()) * 8 / 1000, "ET": float("nan")}
     rest = {"spread": None, "labels": regions[1].byte(), "brain": regions[1] > 0, "expected_dice": {}, "removed": {}}
     return Prediction(regions, regions=regions > 0.5, volumes_ml=volumes, **rest)
 
@@ -77,9 +80,9 @@ def test_volumes_are_those_of_the_raw_reference(preparation, prediction, tmp_pat
     assert content["volumes_ml"]["ET"] is None
 
 
-def test_one_command_goes_from_raw_scans_to_labels_on_them(scans, checkpoint, tmp_path, capsys):
-    from brats_utils.commands.cli import main
-
+def test_one_command_goes_from_raw_scans_to_labels_on_them(scans, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("brats_utils.raw.preparation.register", lambda fixed, _: stay(fixed))
+    monkeypatch.setattr("brats_utils.raw.preparation.check_agreement", lambda *_, **__: ({}, []))
     named = [part for name, path in scans.items() for part in (f"--{FILE_NAMES[name]}", str(path))]
     main(["predict", "--raw", *named, "--out", str(tmp_path / "out"), "--checkpoint", str(checkpoint), "--no-flips"])
     content = json.loads((tmp_path / "out/prediction.json").read_text())

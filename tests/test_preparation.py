@@ -7,13 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from raw_heads import find_ellipsoid, make_grid, make_motion, sample_head, sample_mask, write_nifti
+from raw_heads import make_grid, make_motion, prepare_quickly, sample_head, sample_mask, write_nifti
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import read_case
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.raw.preparation import WRITTEN, prepare_patient, prepare_patients
+from brats_utils.raw.registration import stay
 
 MOTIONS = {
     "FLAIR": make_motion((8, 0, 5), (10, -8, 12)),
@@ -25,10 +26,9 @@ GRIDS = {"FLAIR": make_grid((2.0, 2.0, 5.5)), "T2w": make_grid((2.5, 2.5, 4.0))}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_deepbet():
-    """Its networks take seconds a scan; `test_brain.py` has them."""
+def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brats_utils.raw.brain.find_brain", find_ellipsoid)
+        prepare_quickly(patch)
         yield
 
 
@@ -50,14 +50,14 @@ def test_the_door_takes_what_was_prepared(prepared):
     (case,) = find_cases(prepared.folder, labelled=False)
     assert case.images == prepared.images
     scan = read_case(case)
-    assert scan.spacing_mm == pytest.approx((1, 1, 1))
+    assert scan.spacing_mm == pytest.approx((2, 2, 2))
     assert not scan.warnings
 
 
 def test_the_brain_is_found_and_all_else_is_0(prepared):
     truth = sitk.GetArrayFromImage(sample_mask(grid=prepared.brain, motion=MOTIONS["T1gd"])) > 0
     brain = sitk.GetArrayFromImage(prepared.brain) > 0
-    assert 2 * (truth & brain).sum() / (truth.sum() + brain.sum()) > 0.93
+    assert 2 * (truth & brain).sum() / (truth.sum() + brain.sum()) > 0.9
     for path in prepared.images:
         assert not nib.load(path).get_fdata().transpose(2, 1, 0)[~brain].any()
 
@@ -67,17 +67,17 @@ def test_the_tumour_lies_in_one_place_in_all_channels(prepared, channel):
     truth = sitk.GetArrayFromImage(sample_mask(grid=prepared.brain, motion=MOTIONS["T1gd"], part="tumour")) > 0
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(prepared.folder / f"{FILE_NAMES[channel]}.nii.gz")))
     around = np.argwhere(truth).mean(axis=0)
-    low, high = (np.clip(np.round(around + step).astype(int), 0, None) for step in (-25, 25))
+    low, high = (np.clip(np.round(around + step).astype(int), 0, None) for step in (-13, 13))
     box = tuple(slice(*ends) for ends in zip(low, high, strict=True))
     bright = np.argwhere((image > {"FLAIR": 600, "T2w": 525}[channel])[box] & truth_grown(truth)[box])
-    assert np.abs(bright.mean(axis=0) + low - around).max() < 1.5
+    assert np.abs(bright.mean(axis=0) + low - around).max() < 0.75  # voxels of 2 mm
 
 
 def truth_grown(truth):
     """Truth with room around, so that what lies beside it would be seen."""
     from scipy import ndimage
 
-    return ndimage.binary_dilation(truth, iterations=6)
+    return ndimage.binary_dilation(truth, iterations=3)
 
 
 def test_transforms_are_written_for_other_programs(prepared):
@@ -108,6 +108,8 @@ def test_an_earlier_preparation_is_not_overwritten_unasked(prepared, scans):
 
 
 def test_a_preparation_that_breaks_off_leaves_nothing(scans, tmp_path, monkeypatch):
+    monkeypatch.setattr("brats_utils.raw.preparation.register", lambda fixed, _: stay(fixed))
+    monkeypatch.setattr("brats_utils.raw.preparation.check_agreement", lambda *_, **__: ({}, []))
     monkeypatch.setattr("brats_utils.raw.preparation.plot_preparation", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare_patient(scans, tmp_path / "out")
@@ -147,13 +149,13 @@ def test_stripped_scans_on_one_grid_are_left_as_they_are(prepared, tmp_path, mon
         x, y, z = np.round(moved[:3, 3]).astype(int)
         shape = two.shape
         np.testing.assert_allclose(
-            two.get_fdata(), one.get_fdata()[x : x + shape[0], y : y + shape[1], z : z + shape[2]]
+            two.get_fdata(), one.get_fdata()[x : x + shape[0], y : y + shape[1], z : z + shape[2]], atol=1e-3
         )
     assert any("Found no skull in" in warning for warning in again.content["warnings"])
 
 
 def test_one_scan_given_twice_is_refused(scans, tmp_path):
-    with pytest.raises(CaseError, match="found the same voxels in T1w"):
+    with pytest.raises(CaseError, match="Found the same voxels in T1w"):
         prepare_patient(scans | {"T1w": scans["T1gd"]}, tmp_path / "out")
 
 

@@ -37,9 +37,9 @@ def test_thick_slices_and_a_cut_view_are_no_obstacle(fixed):
 
 
 def test_a_patient_who_got_up_is_found_from_the_centres(fixed):
-    far = make_motion((0, 0, 8), (0, 0, 150))
+    far = make_motion((0, 0, 8), (0, 0, 300))
     grid = make_grid()
-    grid.SetOrigin(np.add(grid.GetOrigin(), (0, 0, 150)).tolist())
+    grid.SetOrigin(np.add(grid.GetOrigin(), (0, 0, 300)).tolist())
     found = register(fixed, sample_head("T1w", grid=grid, motion=far))
     assert found.start in ("centres of the heads", "centres of the grids")
     assert error_mm(found, far) < 1
@@ -48,7 +48,7 @@ def test_a_patient_who_got_up_is_found_from_the_centres(fixed):
 def test_the_same_scans_give_the_same_transform(fixed):
     moving = sample_head("T2w", motion=TURNED)
     one, other = (register(fixed, moving).transform.GetParameters() for _ in range(2))
-    np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_shift_and_rotation_are_told(fixed):

@@ -119,8 +119,8 @@ def read_brain_mask(path: Path, images: Mapping[str, sitk.Image]) -> tuple[str, 
 
 
 def is_stripped(image: sitk.Image) -> bool:
-    """Whether a scan shows a brain alone: around it exact zeros, and what is left has the volume of a brain."""
-    return empty_share(image) >= MIN_EMPTY and measure_ml(image != 0) <= BRAIN_ML[1]
+    """Whether a scan shows a brain alone: around it exact zeros, and what they surround has the volume of a brain."""
+    return empty_share(image) >= MIN_EMPTY and measure_ml(sitk.BinaryFillhole(image != 0)) <= BRAIN_ML[1]
 
 
 def empty_share(image: sitk.Image) -> float:

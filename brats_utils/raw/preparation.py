@@ -88,7 +88,7 @@ def prepare_patient(
     )
     brain = _place_brain(brains.masks[brains.source], registrations[brains.source], raw[reference].image)
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
-    prepared = {name: heads[name] if name in brains.stripped else sitk.Mask(heads[name], brain) for name in raw}
+    prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
     warnings = [*brains.warnings, *doubts, *find_doubts(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
     content: dict[str, Any] = {
@@ -243,6 +243,11 @@ def _place_brain(mask: sitk.Image, registration: Registration, reference: sitk.I
 def _resample(image: sitk.Image, grid: sitk.Image, registration: Registration) -> sitk.Image:
     """The one interpolation, from the raw voxels; 0 where nothing was taken."""
     return sitk.Resample(image, grid, registration.transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+
+
+def _strip(head: sitk.Image, brain: sitk.Image, *, stripped: bool) -> sitk.Image:
+    """Keep the brain alone; what was stripped keeps its own, without what interpolation leaves around it."""
+    return sitk.Mask(head, sitk.Abs(head) > 1e-3 if stripped else brain)
 
 
 def _describe(scan: RawScan, registration: Registration) -> dict[str, Any]:

@@ -18,6 +18,10 @@ SAMPLING = 0.2
 MAX_SAMPLES = 150_000
 """A fifth of a scan of 1 mm would be two millions, and nothing more exact for it."""
 
+RELAXATION = 0.8
+"""What a step shrinks to where the gradient turns. At SimpleITK's .5, and with steps of 1 mm at all levels, heads of the
+tests stopped up to 10 mm off; at .8, and half a voxel, all were within 1 mm. On a real patient both agree."""
+
 SEED = 1
 """Of the places where the metric samples: the same scans give the same transform. 0 would mean the clock to SimpleITK."""
 
@@ -159,9 +163,12 @@ def _optimise(
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(min(SAMPLING, MAX_SAMPLES / grid.GetNumberOfPixels()), SEED)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 200)
+    method.SetOptimizerAsRegularStepGradientDescent(spacing_mm / 2, 1e-4, 200, relaxationFactor=RELAXATION)
     method.SetOptimizerScalesFromPhysicalShift()
     found = sitk.Euler3DTransform(start)
     method.SetInitialTransform(found, inPlace=True)
-    method.Execute(grid, smooth)
+    try:
+        method.Execute(grid, smooth)
+    except RuntimeError:  # the scans do not overlap from this start
+        return start
     return found
