@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
@@ -82,7 +83,9 @@ def prepare_patient(
     reference = "T1gd" if "T1gd" in raw else next(iter(raw))
     given = read_brain_mask(brain_mask, {name: scan.image for name, scan in raw.items()}) if brain_mask else None
     brains = find_brains({name: scan.image for name, scan in raw.items()}, given=given)
-    registrations = {name: _register(raw, brains.stripped, brains.masks, name, reference) for name in raw}
+    with ThreadPoolExecutor() as threads:  # each takes one core, see `register`
+        found = threads.map(lambda name: _register(raw, brains.stripped, brains.masks, name, reference), raw)
+        registrations = dict(zip(raw, found, strict=True))
     agreements, doubts = check_agreement(
         {name: scan.image for name, scan in raw.items()}, brains.masks, registrations, reference=reference
     )
