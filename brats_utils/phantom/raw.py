@@ -22,7 +22,7 @@ from brats_utils.phantom.tumour import grow_tumour
 PIXEL_MM = 0.9
 """In-plane. Source: .898 mm in the raw scans of TCGA-FG-6692 (TCGA-LGG)."""
 
-COLUMNS, ROWS = 224, 256
+COLUMNS, ROWS = 224, 272
 """Voxels of a slice, from the patient's right to left and from front to back."""
 
 ROOM_MM = (18.0, 12.0)
@@ -31,7 +31,7 @@ ROOM_MM = (18.0, 12.0)
 CUT_MM = 22.0
 """What is missing of the brain where the slices were planned too few."""
 
-NOSE_MM = 8.0
+NOSE_MM = 6.0
 """The field of view reaches this much farther to the front than to the back of the brain."""
 
 NOISE = 0.35

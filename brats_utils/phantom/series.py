@@ -47,12 +47,12 @@ def _describe(image: sitk.Image, channel: str, seed: int, *, largest: int) -> Da
     columns, rows, _ = image.GetSize()
     common = Dataset()
     common.SpecificCharacterSet = "ISO_IR 192"
-    common.ImageType = ["ORIGINAL", "PRIMARY", "M", "SE"]
+    common.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
     common.SOPClassUID = MRImageStorage
     common.StudyDate = common.SeriesDate = "20000101"
     common.StudyTime = common.SeriesTime = f"10{10 * list(WORDS).index(channel):02d}00"
     common.AccessionNumber = common.ReferringPhysicianName = ""
-    common.Modality = "MR"
+    common.Modality, common.BodyPartExamined = "MR", "BRAIN"
     common.Manufacturer = "brats_utils phantom"
     common.StudyDescription = "Synthetic head, not a patient"
     common.PatientName, common.PatientID = f"Phantom^Seed {seed}", f"PHANTOM-{seed}"
