@@ -88,6 +88,7 @@ def test_one_command_goes_from_raw_scans_to_labels_on_them(scans, checkpoint, tm
     content = json.loads((tmp_path / "out/prediction.json").read_text())
     assert content["volumes_grid"] == "native/t1gd.nii.gz"
     assert (tmp_path / "out/prepared/preparation.json").is_file()
+    assert (tmp_path / "out/native/segmentation.dcm").is_file()
     assert nib.load(tmp_path / "out/native/flair.nii.gz").shape == nib.load(scans["FLAIR"]).shape
     written = "".join(path.read_text() for path in (tmp_path / "out").rglob("*.json")) + "".join(capsys.readouterr())
     assert "Doe" not in written

@@ -1,6 +1,6 @@
 """The way back: what was found on the prepared grid, on the grid of each raw scan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from brats_utils.cases.case import Case
+from brats_utils.cases.case import Case, CaseError
 from brats_utils.inference import Prediction, Predictor, cut_probabilities, save_volume
 from brats_utils.labels import FILE_NAMES, REGIONS, LabelSchema, regions_to_labels
 from brats_utils.patients.prediction import predict_each, predict_patient, refuse_earlier, round_numbers
 from brats_utils.raw.channels import choose_channels
+from brats_utils.raw.dicom_seg import write_dicom_seg
 from brats_utils.raw.grid import array_of
 from brats_utils.raw.preparation import LAST, Preparation, list_homes, prepare_patient
 from brats_utils.raw.series import RawScan, Series
@@ -67,12 +68,15 @@ def write_native(
     (folder / "native").mkdir()
     sought = [not np.isnan(prediction.volumes_ml[region.name]) for region in REGIONS]
     volumes: dict[str, dict[str, float]] = {}
+    warnings = list(preparation.content["warnings"])
     for channel, scan in preparation.scans.items():
         probabilities = carry_back(prediction.probabilities, preparation, channel)
         voxel_ml = float(np.prod(scan.image.GetSpacing())) / 1000
         _, regions = cut_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=keep_small)
         labels = regions_to_labels(regions, schema)
         write_labels(labels, folder / f"native/{FILE_NAMES[channel]}.nii.gz", scan=scan)
+        if channel == preparation.reference and scan.series.files:
+            warnings += _write_segmentation(regions, folder / "native/segmentation.dcm", files=scan.series.files)
         amounts = zip(REGIONS, regions.flatten(1).sum(1).tolist(), sought, strict=True)
         volumes[channel] = {r.name: count * voxel_ml if looked_for else np.nan for r, count, looked_for in amounts}
     return {
@@ -80,8 +84,17 @@ def write_native(
         "volumes_grid": f"native/{FILE_NAMES[preparation.reference]}.nii.gz",
         "volumes_native_ml": {channel: round_numbers(by) for channel, by in volumes.items()},
         "volumes_prepared_ml": round_numbers(prediction.volumes_ml),
-        "warnings": preparation.content["warnings"],
+        "warnings": warnings,
     }
+
+
+def _write_segmentation(regions: torch.Tensor, path: Path, *, files: Sequence[Path]) -> list[str]:
+    """Write (3, X, Y, Z) regions as DICOM; what cannot be is said, since the other labels are there all the same."""
+    try:
+        write_dicom_seg(path, regions=regions.numpy().transpose(0, 3, 2, 1), series=files)
+    except CaseError as error:
+        return [f"native/{path.name} was not written: {error}"]
+    return []
 
 
 def carry_back(probabilities: torch.Tensor, preparation: Preparation, channel: str) -> torch.Tensor:
