@@ -204,9 +204,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
         spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
-    every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
-    every &= torch.tensor(sought)[:, None, None, None]
-    regions = clean_regions(every, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
+    every, regions = cut_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
     _, tumour, enhancing = every & ~regions
     pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
     removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
@@ -233,6 +231,25 @@ def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTen
         return pasted
     resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
     return torch.Tensor(resample(MetaTensor(volume, affine=prepared.affine), img_dst=original))
+
+
+def cut_probabilities(
+    probabilities: torch.Tensor, sought: Sequence[bool], *, voxel_ml: float, keep_small: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut probabilities at one half, on whatever grid they are.
+
+    Args:
+        probabilities: (3, X, Y, Z) float32, in the order of `REGIONS`.
+        sought: whether each of the regions was looked for.
+        voxel_ml: volume of a voxel in mL.
+        keep_small: see `clean_regions`.
+
+    Returns:
+        (3, X, Y, Z) bool, nested: all that is above one half, and what is left of it when it is cleaned.
+    """
+    every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
+    every &= torch.tensor(sought)[:, None, None, None]
+    return every, clean_regions(every, voxel_ml=voxel_ml, keep_small=keep_small)
 
 
 def clean_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = False) -> torch.Tensor:

@@ -25,6 +25,9 @@ import torch
 CHANNELS = ("FLAIR", "T1w", "T1gd", "T2w")
 """Channel order of Task01_BrainTumour. Source: `modality` in its dataset.json."""
 
+FILE_NAMES = dict(zip(CHANNELS, ("flair", "t1", "t1gd", "t2"), strict=True))
+"""What the channels are called in options of the command line, and in files that are written."""
+
 
 class LabelError(ValueError):
     """Labels, channels or a dataset.json that contradict the schema, or a label that does not lie on its scan."""

@@ -1,7 +1,7 @@
 """Where things lie: relative paths, names fit for printing, and files that are written whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,3 +60,21 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def publish(made: Path, out_dir: Path, *, names: Sequence[str]) -> None:
+    """Move finished files to where they are looked for, in the place of earlier ones.
+
+    The last of the names says that the others are whole: it is the first that goes and the last that comes.
+
+    Args:
+        made: folder that holds some of them, on the same disk.
+        out_dir: folder to move them to.
+        names: all that an earlier run may have left there, relative to it.
+    """
+    for earlier in reversed(names):
+        (out_dir / earlier).unlink(missing_ok=True)
+    for name in names:
+        if (made / name).exists():
+            (out_dir / name).parent.mkdir(exist_ok=True)
+            os.replace(made / name, out_dir / name)

@@ -36,6 +36,7 @@ ROOMS = (
         "tables",
         "tracking",
         "patients",
+        "raw",
     ),
     "commands",
 )

@@ -8,21 +8,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
+
+import pandas as pd
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.split import NUM_FOLDS
 from brats_utils.commands.export import export_bundle
+from brats_utils.commands.prepare import add_scans, find_scans, prepare
 from brats_utils.commands.run import NOTEBOOKS, check_parameters, inspect_parameters, run_notebooks
 from brats_utils.commands.train import train
 from brats_utils.config import PRESETS, ConfigError, load_config, read_yaml
 from brats_utils.evaluation import evaluate_cases, format_summary, write_evaluation, write_official
 from brats_utils.inference import Predictor, build_predictor
-from brats_utils.labels import SCORED, LabelSchema, refuse_unknown_regions
+from brats_utils.labels import FILE_NAMES, SCORED, LabelSchema, refuse_unknown_regions
 from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import display_path, resolve_path
 from brats_utils.patients.prediction import DISCLAIMER, predict_patient, predict_patients
 from brats_utils.phantom.dataset import generate_dataset
+from brats_utils.raw.native import predict_raw_patient, predict_raw_patients
 from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 from brats_utils.transforms import explain_failure
 from brats_utils.uncertainty import LOW_EXPECTED_DICE
@@ -67,11 +72,20 @@ def _build_parser() -> argparse.ArgumentParser:
     training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
     training.set_defaults(command=_train)
 
+    preparing = commands.add_parser("prepare", help="raw scans, as the scanner gave them, to what predict, evaluate and train take")  # fmt: skip
+    add_scans(preparing)
+    preparing.add_argument("--out", type=Path, required=True, help="folder to make")
+    preparing.add_argument("--overwrite", action="store_true", help="replace an earlier preparation in --out")
+    preparing.set_defaults(command=_prepare)
+
     predict = commands.add_parser("predict", help="segment own scans: one patient, or a folder of patients")
     predict.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
-    for channel in ("flair", "t1", "t1gd", "t2"):
+    for channel in FILE_NAMES.values():
         predict.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files; one may be missing")
     predict.add_argument("--patients", type=Path, help="or a folder of them: BraTS, BIDS, nnU-Net, MSD or 4D files")
+    predict.add_argument("--raw", action="store_true", help="the scans are as the scanner gave them, NIfTI or DICOM: prepare them first, and write labels on their grids too")  # fmt: skip
+    predict.add_argument("--patient", type=Path, help="with --raw, the folder of one patient, in which the four are looked for")  # fmt: skip
+    predict.add_argument("--brain-mask", type=Path, metavar="FILE", help="with --raw, your own brain, on the grid of T1w")  # fmt: skip
     predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
     predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
     predict.add_argument("--doubtful-first", action="store_true", help="with --patients, sort patients.csv by expected Dice, the lowest first")  # fmt: skip
@@ -115,6 +129,11 @@ def _run(args: argparse.Namespace) -> None:
 def _phantom(args: argparse.Namespace) -> None:
     generate_dataset(args.out, num_training=args.cases, spacing_mm=args.spacing, seed=args.seed)
     print(f"{args.cases} cases of {args.spacing:g} mm in {args.out}/")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    _check_folder(args.out)
+    prepare(args)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -164,34 +183,60 @@ def _check_folder(out: Path, *, option: str = "--out") -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    four = [args.flair, args.t1, args.t1gd, args.t2]
-    ways = [args.image is not None, args.patients is not None, any(four)]
-    if sum(ways) != 1:
+    _check_ways(args)
+    scans = find_scans(args) if args.raw else {}
+    _check_folder(args.out)
+    predictor = _load_predictor(args, SCORED.get(args.schema))
+    if args.patients:
+        how = {"overwrite": args.overwrite, "doubtful_first": args.doubtful_first}
+        if args.raw:
+            table = predict_raw_patients(predictor, args.patients, args.out, **how)
+        else:
+            table = predict_patients(predictor, args.patients, args.out, resample=args.resample, **how)
+        _report_patients(table, args.out)
+        return
+    if args.raw:
+        content = predict_raw_patient(predictor, scans, args.out, brain_mask=args.brain_mask, overwrite=args.overwrite)
+    else:
+        images = (args.image,) if args.image else tuple(getattr(args, name) for name in FILE_NAMES.values())
+        case = Case(args.out.resolve().name, images)
+        content = predict_patient(predictor, case, args.out, resample=args.resample, overwrite=args.overwrite)
+    _report_patient(content, args.out)
+
+
+def _check_ways(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    if args.raw:
+        if args.image or args.resample:
+            raise CaseError("--raw: found with --image or --resample, which are for prepared scans. Leave one out.")
+        if args.patients and args.brain_mask:
+            raise CaseError("--brain-mask: found with --patients, expected one patient. Predict them one by one.")
+        return
+    if args.patient or args.brain_mask:
+        raise CaseError("--patient, --brain-mask: found without --raw, expected it. They are for scans as the scanner gave them.")  # fmt: skip
+    ways = [args.image, args.patients, any(getattr(args, name) for name in FILE_NAMES.values())]
+    if sum(map(bool, ways)) != 1:
         raise CaseError(
             "Expected --image with one 4D file, or --patients with a folder, or --flair, --t1, --t1gd, --t2 (one may be missing)."
         )
-    _check_folder(args.out)
-    predictor = _load_predictor(args, SCORED.get(args.schema))
-    how = {"resample": args.resample, "overwrite": args.overwrite}
-    if args.patients:
-        table = predict_patients(predictor, args.patients, args.out, doubtful_first=args.doubtful_first, **how)
-        print(table.drop(columns="reason").to_string(index=False, float_format="%.2f", na_rep=""))
-        for patient, reason in table.loc[table["reason"] != "", ["patient", "reason"]].itertuples(index=False):
-            print(f"{patient}: {reason}")
-        failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
-        before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
-        done = f"{len(table) - failed} of {len(table)} patients predicted{before}"
-        doubtful = table.loc[table["doubtful"] == True, "patient"].tolist()  # noqa: E712  # empty where it failed
-        if doubtful:
-            print(
-                f"Doubtful, expected Dice below {LOW_EXPECTED_DICE}: {', '.join(doubtful)}. Look at their preview.png."
-            )
-        print(f"{done}; table in {args.out / 'patients.csv'}. {DISCLAIMER}")
-        if failed:
-            sys.exit(1)
-        return
-    case = Case(args.out.resolve().name, (args.image,) if args.image else tuple(four))
-    content = predict_patient(predictor, case, args.out, **how)
+
+
+def _report_patients(table: pd.DataFrame, out: Path) -> None:
+    print(table.drop(columns="reason").to_string(index=False, float_format="%.2f", na_rep=""))
+    for patient, reason in table.loc[table["reason"] != "", ["patient", "reason"]].itertuples(index=False):
+        print(f"{patient}: {reason}")
+    failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
+    before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
+    done = f"{len(table) - failed} of {len(table)} patients predicted{before}"
+    doubtful = table.loc[table["doubtful"] == True, "patient"].tolist()  # noqa: E712  # empty where it failed
+    if doubtful:
+        print(f"Doubtful, expected Dice below {LOW_EXPECTED_DICE}: {', '.join(doubtful)}. Look at their preview.png.")
+    print(f"{done}; table in {out / 'patients.csv'}. {DISCLAIMER}")
+    if failed:
+        sys.exit(1)
+
+
+def _report_patient(content: dict[str, Any], out: Path) -> None:
     for warning in content["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
@@ -206,7 +251,8 @@ def _predict(args: argparse.Namespace) -> None:
             f"Doubtful: expected Dice {content['expected_dice']['mean']:.2f}, below {LOW_EXPECTED_DICE}. Look at "
             "preview.png before you use the labels; predictions like this one are often wrong."
         )
-    print(f"Labels ({content['label_schema']} numbering) in {args.out / 'segmentation.nii.gz'}. {DISCLAIMER}")
+    native = f", on the raw scans in {out / 'native'}/" if "volumes_native_ml" in content else ""
+    print(f"Labels ({content['label_schema']} numbering) in {out / 'segmentation.nii.gz'}{native}. {DISCLAIMER}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

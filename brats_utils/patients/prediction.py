@@ -2,8 +2,9 @@
 
 import json
 import math
-import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,17 +17,23 @@ from brats_utils.cases.files import PREDICTED
 from brats_utils.cases.geometry import turn_volume
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import Predictor, predict_scan, save_volume
-from brats_utils.labels import REGIONS
-from brats_utils.paths import display_path, replacing, write_text
+from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
+from brats_utils.labels import FILE_NAMES, REGIONS
+from brats_utils.paths import display_path, publish, replacing, write_text
 from brats_utils.report.figures import plot_prediction, render_png
 from brats_utils.transforms import explain_failure
 from brats_utils.uncertainty import is_doubtful
 
 DISCLAIMER = "Not for clinical use."
 
-WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), "preview.png", "prediction.json")
+NATIVE = (*(f"native/{name}.nii.gz" for name in FILE_NAMES.values()), "native/segmentation.dcm")
+"""Files of a patient whose raw scans were given: labels on their own grids. See `raw.native`."""
+
+WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), *NATIVE, "preview.png", "prediction.json")
 """Files of a patient; the last one says that the others are whole."""
+
+More = Callable[[Prediction, Path], dict[str, Any]]
+"""Writes more into a folder, and gives what to change in the content of `prediction.json`."""
 
 REMOVED = ("removed_ml", "removed_ET_ml")
 COLUMNS = (
@@ -42,7 +49,13 @@ COLUMNS = (
 
 
 def predict_patient(
-    predictor: Predictor, case: Case, out_dir: Path, *, resample: bool = False, overwrite: bool = False
+    predictor: Predictor,
+    case: Case,
+    out_dir: Path,
+    *,
+    resample: bool = False,
+    overwrite: bool = False,
+    more: More | None = None,
 ) -> dict[str, Any]:
     """Segment one patient and write everything in the geometry of the first scan; gives the content of `prediction.json`.
 
@@ -52,17 +65,14 @@ def predict_patient(
     them appear at once, when all are made, so whoever interrupts a prediction finds nothing of it.
 
     A label of the case is not looked at. To `resample` is to bring scans on different grids to that of the first, to
-    `overwrite` is to replace an earlier prediction, and any other file of these names.
+    `overwrite` is to replace an earlier prediction, and any other file of these names. `more` is called before the files
+    appear, and what it writes appears with them.
 
     Raises:
         CaseError: see `read_case`; or `out_dir` holds a file of these names already.
     """
-    there = [file for file in WRITTEN if (out_dir / file).exists()]
-    if there and not overwrite:
-        what = "an earlier prediction" if WRITTEN[-1] in there else f"files of no prediction ({', '.join(there)})"
-        raise CaseError(
-            f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
-        )
+    if not overwrite:
+        refuse_earlier(out_dir)
     scan = read_case(replace(case, label=None), resample=resample, incomplete=True)
     prediction = predict_scan(predictor, scan)
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (prediction.regions.movedim(0, -1), 1.0)}
@@ -74,8 +84,9 @@ def predict_patient(
     content = {
         "patient": case.case_id,
         "missing": scan.missing,
-        **{kind: {r: None if math.isnan(n) else round(n, 3) for r, n in by.items()} for kind, by in found.items()},
+        **{kind: round_numbers(by) for kind, by in found.items()},
         "doubtful": is_doubtful(prediction.expected_dice["mean"]),
+        "volumes_grid": "segmentation.nii.gz",
         "removed": {kind: round(amount, 3) for kind, amount in prediction.removed.items()},
         "warnings": list(scan.warnings),
         "labels": {str(value): tissue for value, tissue in predictor.schema.tissues.items()},
@@ -92,13 +103,30 @@ def predict_patient(
         made = Path(folder)
         for kind, (volume, slope) in volumes.items():
             save_volume(volume.byte(), made / f"{kind}.nii.gz", like=scan.reference, slope=slope)
+        content |= more(prediction, made) if more else {}
         (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=case.case_id)))
         write_text(made / "prediction.json", json.dumps(content, indent=1))
-        for earlier in reversed(WRITTEN):  # the one that says that the others are whole goes first, and comes last
-            (out_dir / earlier).unlink(missing_ok=True)
-        for path in sorted(made.iterdir(), key=lambda path: WRITTEN.index(path.name)):
-            os.replace(path, out_dir / path.name)
+        publish(made, out_dir, names=WRITTEN)
     return content
+
+
+def refuse_earlier(out_dir: Path) -> None:
+    """Refuse a folder with a prediction in it, or with files of such names.
+
+    Raises:
+        CaseError: there are some.
+    """
+    there = [file for file in WRITTEN if (out_dir / file).exists()]
+    if there:
+        what = "an earlier prediction" if WRITTEN[-1] in there else f"files of no prediction ({', '.join(there)})"
+        raise CaseError(
+            f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
+        )
+
+
+def round_numbers(by_region: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers for JSON, which has no NaN."""
+    return {region: None if math.isnan(number) else round(number, 3) for region, number in by_region.items()}
 
 
 def predict_patients(
@@ -121,6 +149,21 @@ def predict_patients(
     Raises:
         CaseError: see `cases.layouts.find_cases`; or `patients.csv` is there and not ours.
     """
+    patients = {
+        case.case_id: partial(predict_patient, predictor, case, resample=resample, overwrite=overwrite)
+        for case in find_cases(folder, labelled=False)
+    }
+    return predict_each(patients, out_dir, overwrite=overwrite, doubtful_first=doubtful_first)
+
+
+def predict_each(
+    patients: Mapping[str, Callable[[Path], dict[str, Any]]],
+    out_dir: Path,
+    *,
+    overwrite: bool = False,
+    doubtful_first: bool = False,
+) -> pd.DataFrame:
+    """Predict patient after patient, each with a function of his folder: the loop, and the table, of `predict_patients`."""
     listing, header = out_dir / "patients.csv", ",".join(COLUMNS)
     if listing.exists() and not overwrite and not listing.read_bytes().startswith(b"patient,status,"):
         raise CaseError(
@@ -129,8 +172,8 @@ def predict_patients(
         )
     rows: list[dict[str, Any]] = []
     try:
-        for case in tqdm(find_cases(folder, labelled=False), desc="Patients", unit="patient"):
-            rows.append(_predict_row(predictor, case, out_dir / case.case_id, resample=resample, overwrite=overwrite))
+        for name, predict in tqdm(patients.items(), desc="Patients", unit="patient"):
+            rows.append(_predict_row(predict, out_dir / name, overwrite=overwrite))
     finally:  # a folder may take hours: what was done before Ctrl-C is listed too
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if doubtful_first:
@@ -141,15 +184,16 @@ def predict_patients(
     return table
 
 
-def _predict_row(predictor: Predictor, case: Case, out_dir: Path, *, resample: bool, overwrite: bool) -> dict[str, Any]:
+def _predict_row(predict: Callable[[Path], dict[str, Any]], out_dir: Path, *, overwrite: bool) -> dict[str, Any]:
     """Segment a patient who is not done yet; a row of `predict_patients`, also where that fails."""
+    name = out_dir.name
     try:
         if (out_dir / WRITTEN[-1]).exists() and not overwrite:
-            return _read_row(out_dir / WRITTEN[-1], name=case.case_id)
-        content = predict_patient(predictor, case, out_dir, resample=resample, overwrite=overwrite)
-        return _build_row(content, name=case.case_id, status="warning" if content["warnings"] else "ok")
+            return _read_row(out_dir / WRITTEN[-1], name=name)
+        content = predict(out_dir)
+        return _build_row(content, name=name, status="warning" if content["warnings"] else "ok")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        return {"patient": case.case_id, "status": "failed", "reason": explain_failure(error)}
+        return {"patient": name, "status": "failed", "reason": explain_failure(error)}
 
 
 def _read_row(path: Path, *, name: str) -> dict[str, Any]:

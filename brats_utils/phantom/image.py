@@ -1,5 +1,6 @@
 """Images of the phantom: what four MR sequences make of tissues and tumour."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,19 @@ def render(
 
     `depths` are those of whole tumour, core and enhancement in mm, positive inside, as `Tumour.depths` gives them.
     """
+    channels = []
+    for look, clean, spread in draw_channels(rng, grid, tissues, depths):
+        channels.append(_scan(rng, look, grid, clean, spread))  # draws on before the next channel does
+    return np.stack(channels, axis=-1)
+
+
+def draw_channels(
+    rng: np.random.Generator, grid: Grid, tissues: Tissues, depths: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> Iterator[tuple[Sequence, np.ndarray, float]]:
+    """Draw the channels as a perfect scanner would, one after the other, in the order of `CHANNELS`.
+
+    Arguments as in `render`. Gives for each how it looks, its values, and the SD of normal brain in them.
+    """
     whole, core, enhancing = depths
     edge = rng.uniform(0.8, 1.8)  # mm; edema fades over about four times this
     # readers outline where a change begins, so that the label's edge lies outside the middle of the ramp
@@ -72,7 +86,6 @@ def render(
     extras = _extras(rng, grid, tissues)
     fluid = _draw_fluid(rng, grid, core, enhancing)
     calm = rng.uniform(0.5, 1.3)  # some tumours are smooth, others hold old blood, cysts and strands of living tissue
-    channels = []
     for name in CHANNELS:
         look = SEQUENCES[name]
         csf = np.float32(_draw(rng.normal(), look.csf))
@@ -88,8 +101,7 @@ def render(
             clean += part * (target - clean)
         thick = rng.uniform(0, 0.35 if name == "FLAIR" else 0.15)  # protein in the fluid
         clean += fluid * (csf + thick * (mean - csf) - clean)
-        channels.append(_scan(rng, look, grid, clean, spread))
-    return np.stack(channels, axis=-1)
+        yield look, clean, spread
 
 
 def _draw_fluid(rng: np.random.Generator, grid: Grid, core: np.ndarray, enhancing: np.ndarray) -> np.ndarray:

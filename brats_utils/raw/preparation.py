@@ -1,0 +1,278 @@
+"""Raw scans of a patient to four files on one grid, brain only: what prediction, evaluation and training take."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from brats_utils.cases.case import CaseError
+from brats_utils.cases.checks import find_doubts
+from brats_utils.labels import CHANNELS, FILE_NAMES
+from brats_utils.paths import display_path, publish, replacing, write_text
+from brats_utils.raw.agreement import check_agreement
+from brats_utils.raw.brain import find_brains, read_brain_mask
+from brats_utils.raw.channels import choose_channels, choose_series
+from brats_utils.raw.grid import SPACING_MM, array_of, build_grid, crop_to
+from brats_utils.raw.picture import plot_preparation
+from brats_utils.raw.registration import Registration, register, stay
+from brats_utils.raw.series import RawScan, Series, read_series
+from brats_utils.report.figures import render_png
+from brats_utils.transforms import explain_failure
+
+LAST = "preparation.json"
+"""The file that says that the others are whole."""
+
+WRITTEN = (
+    *(f"{name}.nii.gz" for name in (*FILE_NAMES.values(), "brain_mask")),
+    *(f"transforms/{name}.tfm" for name in FILE_NAMES.values()),
+    "preparation.png",
+    LAST,
+)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What was prepared, and how to get back to the raw scans."""
+
+    folder: Path  # with the files of `WRITTEN`
+    scans: dict[str, RawScan]  # by channel, in the order of `CHANNELS`
+    registrations: dict[str, Registration]  # by channel; that of the reference moves nothing
+    reference: str  # the channel whose space it is
+    brain: sitk.Image  # uint8 on the prepared grid
+    content: dict[str, Any]  # of preparation.json
+
+    @property
+    def images(self) -> tuple[Path | None, ...]:
+        """The prepared files in the order of `CHANNELS`, as `Case.images` has them."""
+        return tuple(self.folder / f"{FILE_NAMES[name]}.nii.gz" if name in self.scans else None for name in CHANNELS)
+
+
+def prepare_patient(
+    scans: Mapping[str, Path | Series], out_dir: Path, *, brain_mask: Path | None = None, overwrite: bool = False
+) -> Preparation:
+    """Bring the raw scans of a patient onto one grid, take the brain out, and write all that `WRITTEN` lists.
+
+    The space is that of T1gd, or of the first that is there; voxels are cubes of `SPACING_MM`. Each scan is interpolated
+    once, from its raw voxels. All files appear at once, so whoever interrupts a preparation finds nothing of it.
+
+    Args:
+        scans: by the names of `CHANNELS`; NIfTI files, or folders with a DICOM series. One may be missing.
+        out_dir: folder to make.
+        brain_mask: the brain, on the grid of one of the scans; None to let `deepbet` find it.
+        overwrite: replace an earlier preparation, and any other file of these names.
+
+    Raises:
+        CaseError: see `choose_series` and `read_series`; two scans are missing, one is given twice, one is of another head or
+            of none, no brain is found, or `out_dir` holds a file of these names already.
+    """
+    started = time.monotonic()
+    _check_folder(out_dir, overwrite=overwrite)
+    raw = _read_scans(scans)
+    _keep_sources([*(scan.series.path for scan in raw.values()), *([brain_mask] if brain_mask else [])], out_dir)
+    reference = "T1gd" if "T1gd" in raw else next(iter(raw))
+    given = read_brain_mask(brain_mask, {name: scan.image for name, scan in raw.items()}) if brain_mask else None
+    brains = find_brains({name: scan.image for name, scan in raw.items()}, given=given)
+    with ThreadPoolExecutor() as threads:  # each takes one core, see `register`
+        found = threads.map(lambda name: _register(raw, brains.stripped, brains.masks, name, reference), raw)
+        registrations = dict(zip(raw, found, strict=True))
+    agreements, doubts = check_agreement(
+        {name: scan.image for name, scan in raw.items()}, brains.masks, registrations, reference=reference
+    )
+    brain = _place_brain(brains.masks[brains.source], registrations[brains.source], raw[reference].image)
+    heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
+    prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
+    values = np.stack([array_of(image) for image in prepared.values()])
+    warnings = [*brains.warnings, *doubts, *find_doubts(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
+    content: dict[str, Any] = {
+        "reference": reference,
+        "spacing_mm": SPACING_MM,
+        "size": list(brain.GetSize()),
+        "brain": brains.source if not brain_mask else "given",
+        "brain_ml": round(float(sitk.GetArrayViewFromImage(brain).sum()) * SPACING_MM**3 / 1000, 1),
+        "channels": {name: _describe(raw[name], registrations[name]) | agreements.get(name, {}) for name in raw},
+        "warnings": warnings,
+        "versions": _list_versions(),
+        "note": "Not for clinical use.",
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
+        made = Path(folder)
+        (made / "transforms").mkdir()
+        for name, image in prepared.items():
+            sitk.WriteImage(image, str(made / f"{FILE_NAMES[name]}.nii.gz"))
+            sitk.WriteTransform(registrations[name].transform, str(made / f"transforms/{FILE_NAMES[name]}.tfm"))
+        sitk.WriteImage(brain, str(made / "brain_mask.nii.gz"))
+        picture = plot_preparation(
+            {name: array_of(head) for name, head in heads.items()}, array_of(brain) > 0, reference=reference
+        )
+        (made / "preparation.png").write_bytes(render_png(picture))
+        content["seconds"] = round(time.monotonic() - started, 1)
+        write_text(made / LAST, json.dumps(content, indent=1))
+        publish(made, out_dir, names=WRITTEN)
+    return Preparation(out_dir, raw, registrations, reference, brain, content)
+
+
+def prepare_patients(folder: Path, out_dir: Path, *, overwrite: bool = False) -> pd.DataFrame:
+    """Prepare every patient of a folder, each in a sub-folder, as `prepare_patient` does; one that cannot be is listed with the reason.
+
+    `out_dir` gets a folder a patient, and `preparations.csv`.
+
+    Returns:
+        A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was prepared before),
+        `brain_ml`, `seconds`, `reason`.
+
+    Raises:
+        CaseError: there is no sub-folder.
+    """
+    homes = list_homes(folder)
+    rows: list[dict[str, Any]] = []
+    try:
+        for home in tqdm(homes, desc="Patients", unit="patient"):
+            rows.append({"patient": home.name, **_prepare_row(home, out_dir / home.name, overwrite=overwrite)})
+    finally:  # a folder may take hours: what was done before Ctrl-C is listed too
+        table = pd.DataFrame(rows, columns=["patient", "status", "brain_ml", "seconds", "reason"])
+        if rows:
+            with replacing(out_dir / "preparations.csv") as temporary:
+                table.to_csv(temporary, index=False)
+    return table
+
+
+def list_homes(folder: Path) -> list[Path]:
+    """The folders of the patients in a folder.
+
+    Raises:
+        CaseError: there is none.
+    """
+    homes = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
+    if not homes:
+        raise CaseError(
+            f"{display_path(folder)}: found no folder in it, expected one for each patient. A single one is named with --patient."
+        )
+    return homes
+
+
+def _prepare_row(home: Path, out_dir: Path, *, overwrite: bool) -> dict[str, Any]:
+    """Prepare a patient who is not done yet; a row of `prepare_patients`, also where that fails."""
+    try:
+        if (out_dir / LAST).exists() and not overwrite:
+            content, status = json.loads((out_dir / LAST).read_text(encoding="utf-8")), "earlier"
+        else:
+            content = prepare_patient(choose_channels(home), out_dir, overwrite=overwrite).content
+            status = "warning" if content["warnings"] else "ok"
+        reason = " ".join(content["warnings"])
+        return {"status": status, "brain_ml": content["brain_ml"], "seconds": content["seconds"], "reason": reason}
+    except (ValueError, KeyError, OSError, RuntimeError, MemoryError) as error:
+        return {"status": "failed", "reason": explain_failure(error)}
+
+
+def _check_folder(out_dir: Path, *, overwrite: bool) -> None:
+    there = [name for name in WRITTEN if (out_dir / name).exists()]
+    if there and not overwrite:
+        what = "an earlier preparation" if LAST in there else f"files of no preparation ({', '.join(there)})"
+        raise CaseError(
+            f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
+        )
+
+
+def _keep_sources(sources: Sequence[Path], out_dir: Path) -> None:
+    """Refuse to write over what is read."""
+    written = {(out_dir / name).resolve() for name in WRITTEN}
+    for source in sources:
+        if source.resolve() in written:
+            raise CaseError(
+                f"{display_path(source)}: found a raw scan where a prepared one of this name would be written, expected another "
+                "folder. Choose one for --out."
+            )
+
+
+def _read_scans(scans: Mapping[str, Path | Series]) -> dict[str, RawScan]:
+    """Read what is there, in the order of `CHANNELS`, and refuse one scan given twice."""
+    missing = [name for name in CHANNELS if name not in scans]
+    if len(missing) > 1:
+        raise CaseError(
+            f"Found no {' and no '.join(missing)} among the scans, expected {', '.join(CHANNELS)}, of which one may be missing."
+        )
+    chosen = {name: scans[name] for name in CHANNELS if name in scans}
+    series = {name: one if isinstance(one, Series) else choose_series(one, name) for name, one in chosen.items()}
+    raw = {name: read_series(one) for name, one in series.items()}
+    for (one, scan), (other, copy) in combinations(raw.items(), 2):
+        values, others = (sitk.GetArrayViewFromImage(each.image) for each in (scan, copy))
+        if np.array_equal(values, others):
+            raise CaseError(
+                f"Found the same voxels in {one} ({scan.series.name}) and {other} ({copy.series.name}), expected two scans. "
+                "Check what you named."
+            )
+    return raw
+
+
+def _register(
+    raw: Mapping[str, RawScan], stripped: frozenset[str], brains: Mapping[str, sitk.Image], name: str, reference: str
+) -> Registration:
+    """Head to head, or brain to brain where one of them has no skull."""
+    fixed, moving = raw[reference].image, raw[name].image
+    one_grid = all(_same_grid(scan.image, fixed) for scan in raw.values())
+    if name == reference or (one_grid and len(stripped) == len(raw)):  # whoever strips scans has registered them before
+        return stay(fixed)
+    if (name in stripped) != (reference in stripped):
+        fixed, moving = (sitk.Mask(raw[one].image, brains[one]) for one in (reference, name))
+    return register(fixed, moving)
+
+
+def _same_grid(image: sitk.Image, other: sitk.Image) -> bool:
+    return image.GetSize() == other.GetSize() and np.allclose(
+        [*image.GetOrigin(), *image.GetSpacing(), *image.GetDirection()],
+        [*other.GetOrigin(), *other.GetSpacing(), *other.GetDirection()],
+        atol=1e-3,
+    )
+
+
+def _place_brain(mask: sitk.Image, registration: Registration, reference: sitk.Image) -> sitk.Image:
+    """The brain on the prepared grid, which is cut to it, with room around."""
+    soft = sitk.Cast(mask, sitk.sitkFloat32)
+    return crop_to(_resample(soft, build_grid(reference), registration) > 0.5)
+
+
+def _resample(image: sitk.Image, grid: sitk.Image, registration: Registration) -> sitk.Image:
+    """The one interpolation, from the raw voxels; 0 where nothing was taken."""
+    return sitk.Resample(image, grid, registration.transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+
+
+def _strip(head: sitk.Image, brain: sitk.Image, *, stripped: bool) -> sitk.Image:
+    """Keep the brain alone; what was stripped keeps its own, without what interpolation leaves around it."""
+    return sitk.Mask(head, sitk.Abs(head) > 1e-3 if stripped else brain)
+
+
+def _describe(scan: RawScan, registration: Registration) -> dict[str, Any]:
+    """What preparation.json says of a channel."""
+    return {
+        "series": scan.series.name,
+        "dicom": dict(scan.series.words),
+        "size": list(scan.image.GetSize()),
+        "spacing_mm": [round(size, 4) for size in scan.image.GetSpacing()],
+        "start": registration.start,
+        "rotation_deg": round(registration.rotation_deg, 2),
+        "shift_mm": round(registration.shift_mm, 2),
+        "transform": registration.matrix.round(6).tolist(),
+        "mutual_information": {"before": round(registration.before, 3), "after": round(registration.after, 3)},
+    }
+
+
+def _list_versions() -> dict[str, str]:
+    found = {}
+    for package in ("brats-utils", "SimpleITK", "deepbet", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
