@@ -61,5 +61,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "error: found $$($(PYTHON) --version 2>/dev/null || echo "no $(PYTHON)"), expected Python 3.11 or later." \
 		"Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,raw,dev]'
 	@touch $@

@@ -79,9 +79,9 @@ def test_constraints_hold_pins_alone() -> None:
 def test_conda_installs_what_make_installs() -> None:
     dependencies = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
-    assert pip == ["-c constraints.txt", "-e .[notebooks,dev]"]
+    assert pip == ["-c constraints.txt", "-e .[notebooks,raw,dev]"]
     assert (
-        " ".join(pip).replace("-e .[notebooks,dev]", "-e '.[notebooks,dev]'") in (REPOSITORY / "Makefile").read_text()
+        " ".join(pip).replace("-e .[notebooks,raw,dev]", "-e '.[notebooks,raw,dev]'") in (REPOSITORY / "Makefile").read_text()
     )
     assert "python=3.11" in dependencies
     assert "pip" in dependencies
@@ -126,7 +126,7 @@ def imported_modules(folder: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("brats_utils", []), ("notebooks", ["notebooks"]), ("tests", ["notebooks", "dev"])],
+    [("brats_utils", []), ("notebooks", ["notebooks"]), ("tests", ["notebooks", "raw", "dev"])],
 )
 def test_every_import_is_declared(folder: str, extras: list[str]) -> None:
     names = set(by_name(declared(*extras)))
