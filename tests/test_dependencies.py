@@ -81,7 +81,8 @@ def test_conda_installs_what_make_installs() -> None:
     (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
     assert pip == ["-c constraints.txt", "-e .[notebooks,raw,dev]"]
     assert (
-        " ".join(pip).replace("-e .[notebooks,raw,dev]", "-e '.[notebooks,raw,dev]'") in (REPOSITORY / "Makefile").read_text()
+        " ".join(pip).replace("-e .[notebooks,raw,dev]", "-e '.[notebooks,raw,dev]'")
+        in (REPOSITORY / "Makefile").read_text()
     )
     assert "python=3.11" in dependencies
     assert "pip" in dependencies

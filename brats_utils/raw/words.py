@@ -16,14 +16,14 @@ DARK_FLUID = r"flair|\bfla\b|dark.?fl|tirm"
 GIVEN = r"\+ ?(c|gd|gad|km)\b|\bc\+|gad|\bgd|post|contrast|\bce\b|\bkm\b|t1(c|ce|gd)\b"
 NOT_GIVEN = r"\bpre\b(?!.?op)|pre.?(con|gad|gd|km)|without|\bw/?o\b|\bnon?.?(con|gad|gd|enh)|nativ|unenh"
 NO_AGENT = r"|none|no|n/?a|0|-|without.*|no contrast"
-"""Words of vendors and protocols. Source: descriptions of series in TCGA-LGG and TCGA-GBM of The Cancer Imaging Archive;
+"""Words of vendors and protocols. Chosen by judgement, not from a list:
 Siemens calls FLAIR `dark-fluid` or `tirm`, and contrast agent is `KM` in German."""
 
 SHORT_ECHO_MS, LONG_ECHO_MS, LONG_REPETITION_MS = 40.0, 60.0, 1800.0
 SHORT_REPETITION_MS = 2600.0
 FLUID_INVERSION_MS = 1500.0
 """T1w has a short echo and a short repetition, T2w both long, PDw a short echo and a long repetition; FLAIR is T2w after an
-inversion at whose end fluid gives no signal, 1.6 to 2.8 s later. Source: Westbrook, MRI in Practice, tables of parameters."""
+inversion at whose end fluid gives no signal, 1.6 to 2.8 s later. Usual values at 1.5 and 3 T, by judgement."""
 
 GRADIENT_ECHO_MS = 12.0
 """A gradient echo as long as this shows susceptibility (T2*), not T1."""
