@@ -39,7 +39,8 @@ def test_predict_writes_labels_on_the_grid_of_the_scan(phantom_dir, checkpoint, 
 def test_predict_says_what_it_removed_and_keeps_it_on_request(checkpoint, tmp_path, monkeypatch, capsys):
     def predict(predictor, case, out_dir, **how):
         removed = {"pieces": 0 if predictor.keep_small else 2, "ml": 0.0 if predictor.keep_small else 0.5, "ET_ml": 0.0}
-        return {"warnings": [], "volumes_ml": {}, "label_schema": "msd", "removed": removed}
+        sure = {"doubtful": False, "expected_dice": {"mean": 0.9}}
+        return {"warnings": [], "volumes_ml": {}, "label_schema": "msd", "removed": removed, **sure}
 
     monkeypatch.setattr(cli, "predict_patient", predict)
     command = ["predict", "--checkpoint", str(checkpoint), "--image", "x", "--out", str(tmp_path)]
