@@ -1,5 +1,7 @@
 """Folders of DICOM files: which belong together, and what is refused."""
 
+import locale
+
 import numpy as np
 import pydicom
 import pytest
@@ -46,7 +48,15 @@ def test_other_transfer_syntaxes_give_the_same_voxels(head, tmp_path, syntax):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(scan.image), sitk.GetArrayFromImage(head).astype(np.int16))
 
 
-def test_jpeg_is_read(head, tmp_path):
+@pytest.fixture
+def language():
+    """GDCM's JPEG code sets the locale of the process to C."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield before
+    locale.setlocale(locale.LC_CTYPE, before)
+
+
+def test_jpeg_is_read_and_the_locale_stays(head, tmp_path, language):
     folder = write_dicom(head, tmp_path / "plain")
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
@@ -56,11 +66,13 @@ def test_jpeg_is_read(head, tmp_path):
     for path in folder.iterdir():
         writer.SetFileName(str(tmp_path / "jpeg" / path.name))
         writer.Execute(sitk.ReadImage(str(path)))
+    locale.setlocale(locale.LC_CTYPE, language)
     first = pydicom.dcmread(next((tmp_path / "jpeg").iterdir()))
     assert "JPEG" in first.file_meta.TransferSyntaxUID.name
     np.testing.assert_allclose(
         sitk.GetArrayFromImage(read(tmp_path / "jpeg").image), sitk.GetArrayFromImage(head).astype(np.int16)
     )
+    assert locale.setlocale(locale.LC_CTYPE) == language
 
 
 def test_names_and_numbers_of_the_patient_are_not_kept(head, tmp_path):

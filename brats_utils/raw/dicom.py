@@ -1,5 +1,6 @@
 """DICOM files: which belong together as one scan, in which order, and what they say of how it was taken."""
 
+import locale
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -143,10 +144,15 @@ def _read_tags(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the warnings of ITK and GDCM to themselves: what matters of them is checked here, and they name files."""
+    """Keep the warnings of ITK and GDCM to themselves: what matters of them is checked here, and they name files.
+
+    A decoder may also set the process's locale to C, after which Python reads text as ASCII: it is set back.
+    """
+    language = locale.setlocale(locale.LC_CTYPE)
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        locale.setlocale(locale.LC_CTYPE, language)
