@@ -12,7 +12,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BADGE = re.compile(r"\[!\[(Open in Colab)\]\([^)]*\)\]\(([^)]*)\)")
+BADGE = re.compile(r"\[!\[(Open in \w+)\]\([^)]*\)\]\(([^)]*)\)")
 STYLE = """
 :root { color-scheme: light dark; --card: #fff; --page: #f5f6f8; --ink: #1b1f24; --soft: #59636e; --line: #d8dde3 }
 @media (prefers-color-scheme: dark) {
