@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from scipy import ndimage
 
+from brats_utils.cases.checks import find_tissue
 from brats_utils.labels import CHANNELS
 
 FLAIR = CHANNELS.index("FLAIR")
@@ -101,7 +102,7 @@ class CorrectBiasd(Transform):
         left_out = None
         if known is not None:
             tumour = torch.as_tensor(known)[0] != 0
-            left_out = find_deep_tumour(tumour, (channels != 0).any(0), spacing_mm=self.spacing_mm).numpy()
+            left_out = find_deep_tumour(tumour, find_tissue(channels), spacing_mm=self.spacing_mm).numpy()
         flair = channels[FLAIR].numpy()
         field = estimate_bias_field(flair, spacing_mm=self.spacing_mm, left_out=left_out)
         channels[FLAIR] = torch.from_numpy(flair / np.exp(field))

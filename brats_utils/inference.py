@@ -15,6 +15,7 @@ from monai.transforms import ResampleToMatch
 from scipy import ndimage
 from torch import nn
 
+from brats_utils.bias_field import CorrectBiasd
 from brats_utils.cases.checks import find_tissue
 from brats_utils.cases.formats import open_image
 from brats_utils.cases.geometry import turn_volume
@@ -24,7 +25,7 @@ from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to
 from brats_utils.model import Mirrored, choose_device, choose_precision, explain_out_of_memory
 from brats_utils.paths import replacing
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
-from brats_utils.transforms import build_preprocessing
+from brats_utils.transforms import build_normalisation, build_resampling
 from brats_utils.uncertainty import expected_dice
 
 MIN_ENHANCING_ML = 1.0
@@ -175,15 +176,15 @@ def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
     Where the bias field is corrected, a single pass over the uncorrected image finds the tumour that is left out of its
     estimate.
     """
-    first = image.clone()  # the z-score may be done in place, and the image is needed again
-    prepared: MetaTensor = build_preprocessing(predictor.spacing_mm)({"image": first})["image"]
-    if not predictor.bias_correction:
-        return prepared
-    passes = list(predict_members(replace(predictor, flips=False), prepared.as_tensor()))
-    whole = torch.stack(passes).mean(0)[REGIONS.index(WT)][None]
-    preprocess = build_preprocessing(predictor.spacing_mm, bias_correction=True)
-    corrected: MetaTensor = preprocess({"image": image, "tumour": whole > 0.5})["image"]
-    return corrected
+    data = build_resampling(predictor.spacing_mm)({"image": image})
+    normalise = build_normalisation()
+    if predictor.bias_correction:
+        plain = normalise({"image": data["image"].clone()})["image"]
+        passes = list(predict_members(replace(predictor, flips=False), plain.as_tensor()))
+        whole = torch.stack(passes).mean(0)[REGIONS.index(WT)][None]
+        data = CorrectBiasd(predictor.spacing_mm)({**data, "tumour": whole > 0.5})
+    prepared: MetaTensor = normalise(data)["image"]
+    return prepared
 
 
 def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:

@@ -115,6 +115,22 @@ def _stretch(lattice: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.einsum("cijk,ix,jy,kz->cxyz", lattice, x, y, z)
 
 
+def build_resampling(spacing_mm: float) -> Compose:
+    """Build the part of `build_preprocessing` that changes the grid and not the grey values."""
+    return Compose(
+        [
+            EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
+            Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),
+            Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), allow_missing_keys=True),
+        ]
+    )
+
+
+def build_normalisation() -> Compose:
+    """Build the z-score of each channel over its non-zero voxels; it may write into the image that it is given."""
+    return Compose([NormalizeIntensityd("image", nonzero=True, channel_wise=True)])
+
+
 def build_preprocessing(spacing_mm: float, *, bias_correction: bool = False) -> Compose:
     """Build the deterministic part: orient to RAS, resample to isotropic voxels, z-score.
 
@@ -127,15 +143,7 @@ def build_preprocessing(spacing_mm: float, *, bias_correction: bool = False) -> 
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
     corrections = [CorrectBiasd(spacing_mm)] if bias_correction else []
-    return Compose(
-        [
-            EnsureTyped(IMAGE_LABEL, dtype=torch.float32, allow_missing_keys=True),
-            Orientationd(IMAGE_LABEL, axcodes="RAS", labels=None, allow_missing_keys=True),
-            Spacingd(IMAGE_LABEL, pixdim=(spacing_mm,) * 3, mode=("bilinear", "nearest"), allow_missing_keys=True),
-            *corrections,
-            NormalizeIntensityd("image", nonzero=True, channel_wise=True),
-        ]
-    )
+    return Compose([*build_resampling(spacing_mm).transforms, *corrections, *build_normalisation().transforms])
 
 
 def build_cached_transform(spacing_mm: float, *, bias_correction: bool = False) -> Compose:

@@ -228,7 +228,7 @@ def _report_patients(table: pd.DataFrame, out: Path) -> None:
     failed, earlier = (int((table["status"] == status).sum()) for status in ("failed", "earlier"))
     before = f", {earlier} of them earlier (--overwrite does them again)" if earlier else ""
     done = f"{len(table) - failed} of {len(table)} patients predicted{before}"
-    doubtful = table.loc[table["doubtful"] == True, "patient"].tolist()  # noqa: E712  # empty where it failed
+    doubtful = table.loc[table["doubtful"].eq(True), "patient"].tolist()  # it is empty where the patient failed
     if doubtful:
         print(f"Doubtful, expected Dice below {LOW_EXPECTED_DICE}: {', '.join(doubtful)}. Look at their preview.png.")
     print(f"{done}; table in {out / 'patients.csv'}. {DISCLAIMER}")
