@@ -5,7 +5,8 @@ import pytest
 import SimpleITK as sitk
 from raw_heads import make_grid, make_motion
 
-from brats_utils.raw.grid import affine_of, array_of, build_grid, image_from_array
+from brats_utils.cases.formats import affine_of
+from brats_utils.raw.grid import array_of, build_grid, image_from_array
 
 
 def test_nifti_and_itk_have_one_place_for_each_voxel():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 
 from brats_utils.cases.case import CaseError
 from brats_utils.paths import display_path
@@ -35,8 +36,8 @@ NRRD = rb"NRRD\d{4}"
 POSITION = rb"(?mi)^(space|space directions|TransformMatrix|Orientation|Rotation|Offset|Origin|Position)\s*[:=]"
 """Fields of a header that say where voxels lie. Source: teem.sourceforge.net/nrrd/format.html; MetaIO/Documentation."""
 
-TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK counts towards left and posterior, NIfTI towards right and anterior."""
+TO_RAS = np.diag([-1.0, -1.0, 1.0])
+"""From mm left, posterior, superior, as ITK and DICOM count them, to right, anterior, superior, as NIfTI does, and back."""
 
 
 def open_image(path: Path) -> nib.Nifti1Image:
@@ -96,8 +97,6 @@ def _read_head(path: Path) -> tuple[bytes, bool]:
 
 def _read_itk(path: Path, reader: str, *, known: bool) -> nib.Nifti1Image:
     """Read with ITK; `known` is whether the header says where the voxels lie."""
-    import SimpleITK as sitk  # takes a third of a second, and most scans are NIfTI
-
     file = sitk.ImageFileReader()
     file.SetImageIO(reader)
     file.SetFileName(str(path))
@@ -110,13 +109,20 @@ def _read_itk(path: Path, reader: str, *, known: bool) -> nib.Nifti1Image:
     values = values.T
     if values.dtype in (np.int64, np.uint64):  # which NIfTI can hold, and few programs read
         values = values.astype(np.float64)
+    affine = affine_of(image)
+    found = nib.Nifti1Image(values, affine)
+    found.header.set_xyzt_units("mm")
+    for field in ("qform", "sform"):
+        getattr(found, f"set_{field}")(affine, code=int(known))
+    return found
+
+
+def affine_of(image: sitk.Image) -> np.ndarray:
+    """The (4, 4) affine of NIfTI, from voxels to mm in RAS; of a fourth axis nothing is in it."""
     axes = min(image.GetDimension(), 3)
     affine = np.eye(4)
     directions = np.reshape(image.GetDirection(), (image.GetDimension(), -1))[:axes, :axes]
     affine[:axes, :axes] = directions * np.array(image.GetSpacing()[:axes])
     affine[:axes, 3] = image.GetOrigin()[:axes]
-    found = nib.Nifti1Image(values, TO_RAS @ affine)
-    found.header.set_xyzt_units("mm")
-    for field in ("qform", "sform"):
-        getattr(found, f"set_{field}")(TO_RAS @ affine, code=int(known))
-    return found
+    affine[:3] = TO_RAS @ affine[:3]
+    return affine

@@ -13,9 +13,10 @@ import SimpleITK as sitk
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.checks import BRAIN_ML
+from brats_utils.cases.formats import affine_of
 from brats_utils.cases.nifti import read_volume
 from brats_utils.paths import display_path
-from brats_utils.raw.grid import affine_of, array_of, image_from_array
+from brats_utils.raw.grid import array_of, image_from_array
 
 MIN_EMPTY = 0.5
 """Share of exact zeros from which on a scan may be a stripped one: those of BraTS have .81 to .86, the raw one at most .1."""

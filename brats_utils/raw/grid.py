@@ -3,14 +3,13 @@
 import numpy as np
 import SimpleITK as sitk
 
+from brats_utils.cases.formats import TO_RAS
+
 SPACING_MM = 1.0
 """Of prepared scans, along each axis, as in BraTS. Source: Bakas 2017 (Scientific Data 4:170117)."""
 
 MARGIN_MM = 20
 """Kept around the brain: room for skull and scalp in the picture of the preparation."""
-
-TO_LPS = np.diag([-1.0, -1.0, 1.0])
-"""From mm right, anterior, superior, as NIfTI counts them, to left, posterior, superior, as DICOM and ITK do, and back."""
 
 
 def image_from_array(values: np.ndarray, affine: np.ndarray) -> sitk.Image:
@@ -18,22 +17,14 @@ def image_from_array(values: np.ndarray, affine: np.ndarray) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
-    image.SetDirection((TO_LPS @ affine[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin((TO_LPS @ affine[:3, 3]).tolist())
+    image.SetDirection((TO_RAS @ affine[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin((TO_RAS @ affine[:3, 3]).tolist())
     return image
 
 
 def array_of(image: sitk.Image) -> np.ndarray:
     """The voxels as NIfTI orders them, (X, Y, Z)."""
     return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-
-
-def affine_of(image: sitk.Image) -> np.ndarray:
-    """The (4, 4) affine of NIfTI, from voxels to mm in RAS."""
-    affine = np.eye(4)
-    affine[:3, :3] = TO_LPS @ np.reshape(image.GetDirection(), (3, 3)) @ np.diag(image.GetSpacing())
-    affine[:3, 3] = TO_LPS @ np.array(image.GetOrigin())
-    return affine
 
 
 def build_grid(reference: sitk.Image) -> sitk.Image:
