@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -110,15 +110,17 @@ def predict_patient(
     return content
 
 
-def refuse_earlier(out_dir: Path) -> None:
-    """Refuse a folder with a prediction in it, or with files of such names.
+def refuse_earlier(out_dir: Path, *, written: Sequence[str] = WRITTEN, kind: str = "prediction") -> None:
+    """Refuse a folder with an earlier result in it, or with files of such names.
+
+    `written` are the files of such a result, of which the last says that it is whole; `kind` is what it is called.
 
     Raises:
         CaseError: there are some.
     """
-    there = [file for file in WRITTEN if (out_dir / file).exists()]
+    there = [file for file in written if (out_dir / file).exists()]
     if there:
-        what = "an earlier prediction" if WRITTEN[-1] in there else f"files of no prediction ({', '.join(there)})"
+        what = f"an earlier {kind}" if written[-1] in there else f"files of no {kind} ({', '.join(there)})"
         raise CaseError(
             f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
         )

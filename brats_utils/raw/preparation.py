@@ -20,6 +20,7 @@ from brats_utils.cases.case import CaseError
 from brats_utils.cases.checks import find_doubts
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.paths import display_path, publish, replacing, write_text
+from brats_utils.patients.prediction import refuse_earlier
 from brats_utils.raw.agreement import check_agreement
 from brats_utils.raw.brain import find_brains, read_brain_mask
 from brats_utils.raw.channels import choose_channels, choose_series
@@ -77,7 +78,8 @@ def prepare_patient(
             of none, no brain is found, or `out_dir` holds a file of these names already.
     """
     started = time.monotonic()
-    _check_folder(out_dir, overwrite=overwrite)
+    if not overwrite:
+        refuse_earlier(out_dir, written=WRITTEN, kind="preparation")
     raw = _read_scans(scans)
     _keep_sources([*(scan.series.path for scan in raw.values()), *([brain_mask] if brain_mask else [])], out_dir)
     reference = "T1gd" if "T1gd" in raw else next(iter(raw))
@@ -174,15 +176,6 @@ def _prepare_row(home: Path, out_dir: Path, *, overwrite: bool) -> dict[str, Any
         return {"status": status, "brain_ml": content["brain_ml"], "seconds": content["seconds"], "reason": reason}
     except (ValueError, KeyError, OSError, RuntimeError, MemoryError) as error:
         return {"status": "failed", "reason": explain_failure(error)}
-
-
-def _check_folder(out_dir: Path, *, overwrite: bool) -> None:
-    there = [name for name in WRITTEN if (out_dir / name).exists()]
-    if there and not overwrite:
-        what = "an earlier preparation" if LAST in there else f"files of no preparation ({', '.join(there)})"
-        raise CaseError(
-            f"{display_path(out_dir)}: found {what}, expected none. Choose another folder, or `--overwrite` to replace it."
-        )
 
 
 def _keep_sources(sources: Sequence[Path], out_dir: Path) -> None:
