@@ -37,3 +37,14 @@ def test_a_sagittal_scan_is_prepared_with_axial_slices():
     built = build_grid(sagittal)
     assert np.reshape(built.GetDirection(), (3, 3)) == pytest.approx(np.eye(3))
     assert built.GetSize() == (200, 230, 198)
+
+
+def test_slices_that_are_tilted_are_prepared_straight():
+    scan = make_grid((1.0, 1.0, 5.0), extent_mm=(100, 100, 100))
+    scan.SetDirection(make_motion((-18, 3, 2)).GetMatrix())
+    built = build_grid(scan)
+    assert built.GetDirection() == tuple(np.eye(3).ravel())
+    for corner in ((0, 0, 0), (99, 99, 19), (0, 99, 0)):
+        place = built.TransformPhysicalPointToContinuousIndex(scan.TransformIndexToPhysicalPoint(corner))
+        assert np.all(np.array(place) >= 0)
+        assert np.all(np.array(place) < built.GetSize())

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from brats_utils.config import ConfigError
 from brats_utils.paths import REPOSITORY, display_path, replacing
 
-NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_evaluation", "06_your_scans")
+NOTEBOOKS = ("01_setup", "02_data_viz", "03_train", "04_inference", "05_evaluation", "06_your_scans", "07_raw_scans")
 
 
 class NotebookError(RuntimeError):

@@ -76,7 +76,7 @@ def generate_raw_patient(
         dicom: write DICOM series, a folder each, rather than NIfTI files; needs pydicom.
         detail_mm: voxel size of the head before it is scanned; coarser is quicker.
     """
-    rng = np.random.default_rng([seed, 7])
+    rng = np.random.default_rng([seed, 3, 0, 25])
     head = _grow(seed, detail_mm)
     points = to_lps(np.argwhere(head.brain > 0), head.grid)
     middle = points.mean(axis=0)
@@ -100,8 +100,8 @@ def generate_raw_patient(
 
 
 def _grow(seed: int, detail_mm: float) -> WholeHead:
-    """The head with its tumour; every third has no enhancing one, as in `dataset.generate_case`."""
-    head_rng, tumour_rng, image_rng = (np.random.default_rng([seed, 1, part]) for part in range(3))
+    """The head with its tumour: none of those that `dataset.generate_case` makes, so that no network has seen it."""
+    head_rng, tumour_rng, image_rng = (np.random.default_rng([seed, part, 0, 25]) for part in range(3))
     tumour, head = grow_tumour(tumour_rng, draw_head(head_rng), enhances=seed % 3 != 2)
     extent = ndimage.find_objects((head.tissues(field_grid(COARSE_MM)).brain > 0).astype(np.uint8))[0]
     box = tuple(slice(int(p.start * COARSE_MM / detail_mm), int(p.stop * COARSE_MM / detail_mm)) for p in extent)
