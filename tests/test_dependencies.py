@@ -90,19 +90,19 @@ def test_conda_installs_what_make_installs() -> None:
 
 def test_colab_requirements_are_what_colab_lacks() -> None:
     shipped = by_name(read_requirements("tests/data/colab_preinstalled.txt"))
-    lacking = set(by_name(declared())) - set(shipped)
+    lacking = set(by_name(declared("raw"))) - set(shipped)
     assert set(by_name(read_requirements("colab_requirements.txt"))) == lacking
 
 
 def test_colab_requirements_satisfy_what_is_declared() -> None:
-    wanted = by_name(declared())
+    wanted = by_name(declared("raw"))
     for name, (pin,) in by_name(read_requirements("colab_requirements.txt")).items():
         assert pinned_version(pin) in wanted[name][0].specifier
 
 
 def test_what_colab_ships_satisfies_what_is_declared() -> None:
     shipped = by_name(read_requirements("tests/data/colab_preinstalled.txt"))
-    for name, (requirement,) in by_name(declared()).items():
+    for name, (requirement,) in by_name(declared("raw")).items():
         for pin in shipped.get(name, []):
             assert pinned_version(pin) in requirement.specifier, f"Colab ships {pin}, which {requirement} refuses"
 
