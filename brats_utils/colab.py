@@ -61,7 +61,7 @@ def read_secret(name: str = "WANDB_API_KEY") -> None:
     place = "under Add-ons, Secrets," if IN_KAGGLE else "in the sidebar, under the key,"
     try:
         os.environ.setdefault(name, _ask_host(name))
-    except Exception as error:  # not there, or the reader said no; both raise errors of their own
+    except Exception as error:  # not there, or access was denied; both raise errors of their own
         print(f"{host} secrets: no {name} ({type(error).__name__}). Add one {place} to use it.")
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from brats_utils.bias_field import CorrectBiasd
 from brats_utils.cases.checks import find_tissue
 from brats_utils.cases.formats import open_image
-from brats_utils.cases.geometry import turn_volume
+from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.nifti import copy_geometry
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to_labels
@@ -36,7 +36,7 @@ Isensee 2018 (No New-Net, arXiv 1809.10483); chosen on validation cases of an ea
 """
 
 MIN_TUMOUR_ML = 1.0
-"""A piece of tumour that touches no other and is smaller than this is taken for noise.
+"""A connected component of tumour smaller than this is taken for noise.
 
 Chosen on validation cases of an earlier phantom. The price: a real satellite lesion of this size is lost.
 """
@@ -52,7 +52,7 @@ WINDOWS_AT_ONCE = 2
 Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batch 1 needs 20,480 numbers per slice stack."""
 
 FLIPS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))
-"""All eight ways to mirror a (B, C, X, Y, Z) image, the first of them not at all."""
+"""Axes of all eight flips of a (B, C, X, Y, Z) image, for test-time augmentation; the first flips none."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Prediction:
     """A prediction on the voxel grid of the scan it was made from; channels and regions in the order of `REGIONS`."""
 
     probabilities: torch.Tensor  # (3, X, Y, Z) float32; 0 outside the brain's box
-    spread: torch.Tensor | None  # likewise, their standard deviation among flips and networks; None with one of each
+    uncertainty: torch.Tensor | None  # likewise, their standard deviation over TTA and ensemble; None for a single pass
     labels: torch.Tensor  # (X, Y, Z) uint8, nested by construction
     regions: torch.Tensor  # (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT
-    brain: torch.Tensor  # (X, Y, Z) bool, where any channel is not air
+    brain: torch.Tensor  # (X, Y, Z) bool, where any channel is not background
     expected_dice: dict[str, float]  # by region, how far it trusts itself: see `uncertainty.expected_dice`
-    volumes_ml: dict[str, float]  # by region, in mL; NaN where it was not looked for, as ET without T1gd
-    removed: dict[str, float]  # as too small: `pieces` of tumour, their volume `ml`, `ET_ml` of ET gone or called core
+    volumes_ml: dict[str, float]  # by region, in mL; NaN where it was not segmented, as ET without T1gd
+    removed: dict[str, float]  # by post-processing: connected components as `pieces`, `ml`; ET as `ET_ml`
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Predictor:
     models: tuple[nn.Module, ...]  # networks in evaluation mode, on one device; their probabilities are averaged
     spacing_mm: float  # voxel size they were trained at
     roi_size: tuple[int, int, int]  # sliding window in voxels
-    schema: LabelSchema  # numbering wanted for the labels
+    schema: LabelSchema  # label convention of the output
     precision: torch.dtype = torch.float32  # dtype for autocast; float32 means none
-    flips: bool = False  # average over all eight mirrored versions of the image too. Eight times slower
+    flips: bool = False  # test-time augmentation (TTA): average over all eight flips of the image. Eight times slower
     guess_enhancing: bool = False  # call enhancing tumour also without T1gd, which alone shows it
-    keep_small: bool = False  # keep what `clean_regions` takes for noise
+    keep_small: bool = False  # keep what `postprocess_regions` takes for noise
     bias_correction: bool = False  # correct the bias field first, without what a first prediction calls tumour
 
 
@@ -89,11 +89,11 @@ def build_predictor(
 ) -> Predictor:
     """Rebuild the networks of one checkpoint or several, on the best device and precision of the machine.
 
-    For `flips` see `Predictor`; `schema` is the numbering wanted for the labels, by default that of the training.
+    For `flips` see `Predictor`; `schema` is the label convention of the output, by default that of the training.
 
     Raises:
-        CheckpointError: if they were trained for different voxel sizes, windows, numberings or with and without bias
-            correction, lack a setting, or do not load.
+        CheckpointError: if they were trained for different voxel sizes, windows, label conventions or with and without bias
+            correction, miss a setting, or do not load.
     """
     for checkpoint in checkpoints:
         checkpoint.check_settings()
@@ -191,7 +191,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     """Predict one patient, from files to labels on the files' own voxel grid.
 
     The affine of the preprocessed image leads back: the probabilities are resampled to the
-    original grid in one step, whatever was cropped, turned or rescaled, and only then thresholded.
+    original grid in one step, whatever was cropped, reoriented or rescaled, and only then thresholded.
     """
     prepared = prepare_image(predictor, scan.tensors["image"])
     shape = (len(REGIONS), *prepared.shape[1:])
@@ -200,12 +200,12 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
         total, squares, count = total + probability, squares + probability**2, count + 1
     mean = total / count
     probabilities = _resample_back(mean, prepared, scan.image)
-    spread = None
+    uncertainty = None
     if count > 1:
-        spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
+        uncertainty = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
-    every, regions = cut_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
+    every, regions = threshold_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
     _, tumour, enhancing = every & ~regions
     pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
     removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
@@ -216,15 +216,15 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     labels = regions_to_labels(regions, predictor.schema)
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, volumes_ml, removed)
+    return Prediction(probabilities, uncertainty, labels, regions, brain, expected, volumes_ml, removed)
 
 
 def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:
     """Bring (3, x, y, z) values of the model's grid to (3, X, Y, Z) of the scan's, 0 outside."""
     to_scan = np.linalg.inv(np.asarray(original.affine)) @ np.asarray(prepared.affine)
     same_size = np.allclose(np.abs(to_scan[:3, :3]).sum(axis=0), 1, atol=1e-3)
-    if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and turned only: move whole voxels
-        turned = turn_volume(volume, to_scan)
+    if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and reoriented only: move whole voxels
+        turned = reorient_volume(volume, to_scan)
         corners = to_scan @ np.array([[0, 0, 0, 1], [*(size - 1 for size in volume.shape[1:]), 1]]).T
         start = corners[:3].min(axis=1).round().astype(int)
         pasted = torch.zeros(len(volume), *original.shape[1:])
@@ -234,27 +234,27 @@ def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTen
     return torch.Tensor(resample(MetaTensor(volume, affine=prepared.affine), img_dst=original))
 
 
-def cut_probabilities(
+def threshold_probabilities(
     probabilities: torch.Tensor, sought: Sequence[bool], *, voxel_ml: float, keep_small: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut probabilities at one half, on whatever grid they are.
+    """Threshold probabilities at one half, on whatever grid they are, and post-process the masks.
 
     Args:
         probabilities: (3, X, Y, Z) float32, in the order of `REGIONS`.
-        sought: whether each of the regions was looked for.
+        sought: whether each of the regions is segmented at all.
         voxel_ml: volume of a voxel in mL.
-        keep_small: see `clean_regions`.
+        keep_small: see `postprocess_regions`.
 
     Returns:
-        (3, X, Y, Z) bool, nested: all that is above one half, and what is left of it when it is cleaned.
+        (3, X, Y, Z) bool, nested: all that is above one half, and what post-processing leaves of it.
     """
-    every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
+    every = postprocess_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
     every &= torch.tensor(sought)[:, None, None, None]
-    return every, clean_regions(every, voxel_ml=voxel_ml, keep_small=keep_small)
+    return every, postprocess_regions(every, voxel_ml=voxel_ml, keep_small=keep_small)
 
 
-def clean_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = False) -> torch.Tensor:
-    """Nest the regions and drop what is too small to be believed: see `MIN_TUMOUR_ML` and `MIN_ENHANCING_ML`.
+def postprocess_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = False) -> torch.Tensor:
+    """Nest the regions and remove small connected components: see `MIN_TUMOUR_ML` and `MIN_ENHANCING_ML`.
 
     Args:
         regions: (3, X, Y, Z) bool, each thresholded by itself.
@@ -284,7 +284,7 @@ def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 
         volume: (X, Y, Z) or (X, Y, Z, C) uint8.
         path: to write, `.nii.gz`; whole or not at all.
         like: the scan (3D or 4D) whose geometry the volume shares.
-        slope: what readers multiply the integers by; 1 / 255 for probabilities.
+        slope: what programs multiply the integers by; 1 / 255 for probabilities.
     """
     image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None)
     copy_geometry(open_image(like).header, image.header)

@@ -227,8 +227,8 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
 
     Args:
         run: an open run; online, it is linked to the checkpoint's artifact.
-        name: `pretrained`, a file, or an artifact such as `<run id>-checkpoint:best`; empty for the reader's own last best.
-        local_path: the reader's own last best checkpoint; see `find_checkpoint` for where there is none.
+        name: `pretrained`, a file, or an artifact such as `<run id>-checkpoint:best`; empty for the user's own last best.
+        local_path: the user's own last best checkpoint; see `find_checkpoint` for where there is none.
         root: folder to download to.
 
     Raises:

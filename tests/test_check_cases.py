@@ -41,7 +41,7 @@ def test_a_checked_case_is_not_read_again_until_one_of_its_files_changes(case, t
 def test_a_case_is_checked_again_in_another_numbering(case, tmp_path, readings):
     check_cases([case], remembered=tmp_path / "checked.json")
     with pytest.raises(LabelError, match=r"found label values \[3\]"):
-        check_cases([replace(case, numbering=BRATS_2021)], remembered=tmp_path / "checked.json")
+        check_cases([replace(case, label_schema=BRATS_2021)], remembered=tmp_path / "checked.json")
     assert readings == ["one", "one"]
 
 
@@ -73,5 +73,5 @@ def test_warnings_are_printed_of_five_cases_also_when_they_are_remembered(case, 
         assert [line.partition(":")[0] for line in said[1:]] == [f"- case{number}" for number in range(5)] + [
             "- and 2 more"
         ]
-        assert "The label's axes run RAS, those of the scan LPS: it was turned onto the scan." in said[1]
+        assert "The label's axes run RAS, those of the scan LPS: it was reoriented to the scan's axes." in said[1]
         assert said[-1].endswith(": case5, case6")

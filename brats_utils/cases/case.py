@@ -17,7 +17,7 @@ class Case:
     case_id: str  # name of the patient, unique within a data set
     images: tuple[Path | None, ...]  # one 4D NIfTI, or four 3D ones in the order of `CHANNELS`; None for a missing one
     label: Path | None = None  # integer labels; None without
-    numbering: LabelSchema | None = None  # which integer of the label stands for what; None where nobody has said so
+    label_schema: LabelSchema | None = None  # which integer of the label stands for what; None where it is not known
 
     @property
     def files(self) -> tuple[Path, ...]:

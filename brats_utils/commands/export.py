@@ -31,8 +31,8 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
     The model card takes its scores from `metrics`, the content of notebook 04's `metrics.json`.
 
     Raises:
-        CheckpointError: the folder holds something already, the metrics are no test scores of this checkpoint, or it
-            lacks a setting.
+        CheckpointError: the folder holds something already, the metrics are no test scores of this checkpoint, or a
+            setting is missing.
     """
     if bundle_dir.exists() and any(bundle_dir.iterdir()):
         raise CheckpointError(f"{display_path(bundle_dir)}: found files there, expected a new or empty folder.")
@@ -54,7 +54,7 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
     Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
 
     Raises:
-        CheckpointError: the metrics are no test scores, or those of another checkpoint; or it lacks a setting.
+        CheckpointError: the metrics are no test scores, or those of another checkpoint; or a setting is missing.
     """
     checkpoint.check_settings()
     config, schema = checkpoint.config, SCHEMAS[checkpoint.config["label_schema"]]
@@ -73,7 +73,7 @@ def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | Non
 
 ## Model
 
-SegResNet (Myronenko 2018, arXiv 1810.11654), {config["init_filters"]} filters in its first layer. Input: {len(CHANNELS)} skull-stripped MRI channels on one grid, in the order {", ".join(CHANNELS)}. They are turned to RAS, resampled to {config["spacing_mm"]:g} mm and z-scored per channel over non-zero voxels. Output: the regions {", ".join(r.name for r in REGIONS)}, written as labels: {labels}. Pieces of tumour below {MIN_TUMOUR_ML:g} mL are dropped. Less than {MIN_ENHANCING_ML:g} mL of enhancing tumour in a scan becomes non-enhancing core.
+SegResNet (Myronenko 2018, arXiv 1810.11654), {config["init_filters"]} filters in its first layer. Input: {len(CHANNELS)} skull-stripped MRI channels on one grid, in the order {", ".join(CHANNELS)}. They are reoriented to RAS, resampled to {config["spacing_mm"]:g} mm and z-scored per channel over non-zero voxels. Output: the regions {", ".join(r.name for r in REGIONS)}, written as labels: {labels}. Connected components of tumour below {MIN_TUMOUR_ML:g} mL are removed. Less than {MIN_ENHANCING_ML:g} mL of enhancing tumour in a scan becomes non-enhancing core.
 
 ## Training data
 
@@ -130,7 +130,7 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
     """The content of `inference.json`: the steps of `inference.predict_scan` without flips, in MONAI's own words."""
     config = checkpoint.config
     voxel_ml = "abs(float(torch.linalg.det(p.affine[:3, :3]))) / 1000"
-    drop_specks = (
+    remove_small = (
         "$lambda p: (lambda found: p * torch.as_tensor((found > 0) & (np.bincount(found.ravel()) * "
         f"{voxel_ml} >= {MIN_TUMOUR_ML})[found]))(ndimage.label((p > 0.5).any(0).numpy(), np.ones((3, 3, 3)))[0])"
     )
@@ -173,7 +173,7 @@ def _describe_inference(checkpoint: Checkpoint, schema: LabelSchema) -> dict[str
             "transforms": [
                 {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
                 {"_target_": "ResampleToMatchd", "keys": "pred", "key_dst": "original", "mode": "bilinear", "padding_mode": "zeros"},
-                {"_target_": "Lambdad", "keys": "pred", "func": drop_specks},
+                {"_target_": "Lambdad", "keys": "pred", "func": remove_small},
                 {"_target_": "Lambdad", "keys": "pred", "func": to_labels},
                 {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_postfix": "seg",
                  "output_dtype": "$torch.uint8", "separate_folder": False, "resample": False},

@@ -85,7 +85,7 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
 def build_loaders(
     config: Config, out_dir: Path, *, processes: PartialState
 ) -> tuple[DataLoader, DataLoader, LabelSchema]:
-    """Build the loaders of training patches and of validation cases, of this process's share; and how labels are numbered.
+    """Build the loaders of training patches and of validation cases, of this process's share; and the label convention.
 
     `out_dir` gets the split and the disk cache.
     """
@@ -93,7 +93,7 @@ def build_loaders(
         resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
     )
     cases = find_cases(dataset_dir, schema=SCHEMAS.get(config.label_schema))
-    (schema,) = {case.numbering for case in cases if case.numbering}
+    (schema,) = {case.label_schema for case in cases if case.label_schema}
     check_cases(cases, remembered=out_dir / "cache" / "checked.json")
     parts = split_cases(cases, out_dir / "split.json", seed=config.seed)
     if config.fold:
@@ -126,7 +126,7 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
     device = choose_device()
     precision = choose_precision(device)
     if config.deterministic:
-        torch.manual_seed(config.seed)  # the same first weights, whatever was drawn before
+        torch.manual_seed(config.seed)  # the same initial weights, whatever was drawn before
     model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)
     load_start(model, config.init, init_filters=config.init_filters, spacing_mm=config.spacing_mm)
     model = model.to(device, memory_format=choose_layout(device, precision))  # type: ignore[call-overload]

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from brats_utils.cases.case import CaseError
-from brats_utils.cases.checks import find_doubts
+from brats_utils.cases.checks import find_warnings
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.paths import display_path, publish, replacing, write_text
 from brats_utils.patients.prediction import refuse_earlier
@@ -95,7 +95,7 @@ def prepare_patient(
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
     prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
-    warnings = [*brains.warnings, *doubts, *find_doubts(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
+    warnings = [*brains.warnings, *doubts, *find_warnings(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
     content: dict[str, Any] = {
         "reference": reference,
         "spacing_mm": SPACING_MM,

@@ -1,7 +1,7 @@
 """Pictures of scans: upright axial slices, one colour per region, orientation stated.
 
-Images are (4, X, Y, Z) float in RAS orientation; regions, true or predicted, (3, X, Y, Z) bool. The spread of a
-prediction is (3, X, Y, Z) float, the standard deviation of its probability.
+Images are (4, X, Y, Z) float in RAS orientation; regions, true or predicted, (3, X, Y, Z) bool. The
+uncertainty of a prediction is (3, X, Y, Z) float, the standard deviation of its probability.
 """
 
 import copy
@@ -31,7 +31,7 @@ DARK = "#333333"
 """Background of all that shows region colours: the yellow vanishes on white."""
 
 REGION_COLORS = {f"{region.name} ({region.title.replace('-', ' ').lower()})": region.color for region in REGIONS}
-ERROR_COLORS = {"right": "#009E73", "missed": "#E69F00", "invented": "#CC79A7"}
+ERROR_COLORS = {"true positive": "#009E73", "false negative": "#E69F00", "false positive": "#CC79A7"}
 TISSUE_COLORS = {"edema": "#009E73", "necrotic": "#CC79A7", "enhancing": "#E69F00"}
 """The rest of Okabe and Ito's colours, for what must not be taken for a region."""
 
@@ -101,7 +101,7 @@ def plot_bias_field(channel: np.ndarray, field: np.ndarray, *, title: str = "") 
 
 
 def plot_uncertainty(
-    image: torch.Tensor, spread: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
+    image: torch.Tensor, uncertainty: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
 ) -> Figure:
     """Show where a prediction is unsure beside where it is wrong: the region and the slice with the most errors."""
     region = int((truth ^ prediction).sum((1, 2, 3)).argmax())
@@ -111,11 +111,11 @@ def plot_uncertainty(
     flair = upright_slice(window_volume(image), slice_idx)[0]
     painted = _fill(flair, upright_slice(errors.numpy(), slice_idx), ERROR_COLORS.values())
     name = REGIONS[region].name
-    pictures = {"FLAIR": flair, f"errors in {name}": painted, f"spread of the probability of {name}": flair}
+    pictures = {"FLAIR": flair, f"errors in {name}": painted, f"uncertainty of {name}": flair}
     figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx, legend=ERROR_COLORS)
-    unsure, head = (upright_slice(v.numpy(), slice_idx) for v in (spread[region], (image != 0).any(0)))
+    unsure, head = (upright_slice(v.numpy(), slice_idx) for v in (uncertainty[region], (image != 0).any(0)))
     heat = axes[2].imshow(np.ma.masked_where((unsure < 0.02) | ~head, unsure), cmap="plasma", vmin=0, vmax=0.25)
-    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation")
+    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation of the probability")
     return figure
 
 

@@ -29,7 +29,7 @@ PASSIVE_STEPS = ("LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "CopyItemsd
 """They change neither voxels nor grid."""
 
 CROP_RULE = "$lambda x: x != 0"
-"""Of the bundles that `export` writes: it cuts to what is not background, as `reader` does."""
+"""Of the bundles that `export` writes: it crops to the foreground, as `reader` does."""
 
 RELEASED_AXES = "LPS"
 """Axes of the files in the BraTS releases, which a bundle without a step for them was trained on. Source: their headers."""
@@ -45,7 +45,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     The weights are permuted to the order of our channels and regions.
 
     Raises:
-        BundleError: a file lacks, or a part of the configs is not understood; each is named.
+        BundleError: a file is missing, or a part of the configs is not understood; each is named.
     """
     try:
         configs = {name: _load_config(folder, name) for name in ("inference", "metadata")}
@@ -214,7 +214,7 @@ def _read_order(metadata: Mapping[str, Any]) -> tuple[list[int], list[int]]:
 
 
 def _read_schema(configs: Mapping[str, Mapping[str, Any]], outputs: Sequence[int]) -> str:
-    """Find the numbering of its labels: in the metadata, or in the step that writes them.
+    """Find the convention of its labels: in the metadata, or in the step that writes them.
 
     The step is a program, read as text: `torch.where(x[[2]] > 0, 4, ...)` gives 4 to the third channel.
     """
