@@ -27,12 +27,13 @@ from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.train import build_state
 from brats_utils.config import FINE_TUNING, Config, load_config
-from brats_utils.inference import Predictor, postprocess_regions, predict_members
+from brats_utils.inference import Predictor, predict_members
 from brats_utils.labels import MSD, REGIONS, SCHEMAS, labels_to_regions, regions_to_labels
 from brats_utils.loading import CaseDataset, build_train_loader
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import choose_device, choose_precision
 from brats_utils.paths import REPOSITORY, write_text
+from brats_utils.post_processing import postprocess_regions
 from brats_utils.saving.checkpoints import PRETRAINED
 from brats_utils.training import train_epoch
 from brats_utils.transforms import build_cached_transform, build_train_transform

@@ -24,15 +24,17 @@ from benchmarks import classic
 from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.case import Case
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
 from brats_utils.cases.split import prepare_dataset, split_cases
 from brats_utils.commands.train import train
 from brats_utils.config import load_config
-from brats_utils.inference import Predictor, build_predictor, postprocess_regions, predict_scan, save_volume
+from brats_utils.inference import Predictor, build_predictor, predict_scan
 from brats_utils.labels import CHANNELS, MSD, labels_to_regions
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import build_model, choose_device
 from brats_utils.paths import resolve_path, write_text
+from brats_utils.post_processing import postprocess_regions
 from brats_utils.saving.checkpoints import load_checkpoint
 
 HERE = FOLDER / "peers"

@@ -27,11 +27,12 @@ import torch
 from benchmarks.common import FOLDER, describe_machine, print_table
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import Predictor, build_predictor, predict_scan, threshold_probabilities
+from brats_utils.inference import Predictor, build_predictor, predict_scan
 from brats_utils.labels import BRATS_2021, CHANNELS, FILE_NAMES, MSD, REGIONS, LabelSchema, labels_to_regions
 from brats_utils.metrics import dice_per_region
 from brats_utils.paths import write_text
 from brats_utils.phantom.raw import RawPatient, apply, generate_raw_patient, to_sitk
+from brats_utils.post_processing import threshold_probabilities
 from brats_utils.raw.agreement import measure_overlap
 from brats_utils.raw.preparation import Preparation, prepare_patient
 from brats_utils.raw.registration import register

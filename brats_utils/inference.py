@@ -1,45 +1,27 @@
-"""Prediction: sliding window, then regions and integer labels in the scan's own geometry."""
+"""Prediction: sliding window and ensemble, then regions and integer labels on the scan's own grid."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
-from monai.transforms import ResampleToMatch
 from scipy import ndimage
 from torch import nn
 
 from brats_utils.bias_field import CorrectBiasd
 from brats_utils.cases.checks import find_tissue
-from brats_utils.cases.formats import open_image
-from brats_utils.cases.geometry import reorient_volume
-from brats_utils.cases.nifti import copy_geometry
+from brats_utils.cases.geometry import resample_to_grid
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to_labels
 from brats_utils.model import Mirrored, choose_device, choose_precision, explain_out_of_memory
-from brats_utils.paths import replacing
+from brats_utils.post_processing import threshold_probabilities
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_normalisation, build_resampling
 from brats_utils.uncertainty import expected_dice
-
-MIN_ENHANCING_ML = 1.0
-"""Less enhancing tumour than this in a whole scan is taken for noise and becomes non-enhancing core.
-
-Under the BraTS rule a single false voxel in a scan without ET costs the whole score. Source: the post-processing of
-Isensee 2018 (No New-Net, arXiv 1809.10483); chosen on validation cases of an earlier phantom.
-"""
-
-MIN_TUMOUR_ML = 1.0
-"""A connected component of tumour smaller than this is taken for noise.
-
-Chosen on validation cases of an earlier phantom. The price: a real satellite lesion of this size is lost.
-"""
 
 OUT_OF_MEMORY_REMEDY = (
     "Close other programs, or use a machine with more memory. If that does not help, train with a smaller "
@@ -80,7 +62,7 @@ class Predictor:
     precision: torch.dtype = torch.float32  # dtype for autocast; float32 means none
     flips: bool = False  # test-time augmentation (TTA): average over all eight flips of the image. Eight times slower
     guess_enhancing: bool = False  # call enhancing tumour also without T1gd, which alone shows it
-    keep_small: bool = False  # keep what `postprocess_regions` takes for noise
+    keep_small: bool = False  # keep what `post_processing` takes for noise
     bias_correction: bool = False  # correct the bias field first, without what a first prediction calls tumour
 
 
@@ -199,10 +181,12 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     for probability in predict_members(predictor, prepared.as_tensor()):
         total, squares, count = total + probability, squares + probability**2, count + 1
     mean = total / count
-    probabilities = _resample_back(mean, prepared, scan.image)
+    probabilities = resample_to_grid(mean, prepared.affine, onto=scan.image)
     uncertainty = None
     if count > 1:
-        uncertainty = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
+        uncertainty = resample_to_grid(
+            (squares / count - mean**2).clamp(min=0).sqrt(), prepared.affine, onto=scan.image
+        )
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
     every, regions = threshold_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
@@ -217,78 +201,3 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     brain = find_tissue(scan.image)
     expected = expected_dice(probabilities, regions)
     return Prediction(probabilities, uncertainty, labels, regions, brain, expected, volumes_ml, removed)
-
-
-def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:
-    """Bring (3, x, y, z) values of the model's grid to (3, X, Y, Z) of the scan's, 0 outside."""
-    to_scan = np.linalg.inv(np.asarray(original.affine)) @ np.asarray(prepared.affine)
-    same_size = np.allclose(np.abs(to_scan[:3, :3]).sum(axis=0), 1, atol=1e-3)
-    if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and reoriented only: move whole voxels
-        turned = reorient_volume(volume, to_scan)
-        corners = to_scan @ np.array([[0, 0, 0, 1], [*(size - 1 for size in volume.shape[1:]), 1]]).T
-        start = corners[:3].min(axis=1).round().astype(int)
-        pasted = torch.zeros(len(volume), *original.shape[1:])
-        pasted[:, *(slice(at, at + size) for at, size in zip(start, turned.shape[1:], strict=True))] = turned
-        return pasted
-    resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
-    return torch.Tensor(resample(MetaTensor(volume, affine=prepared.affine), img_dst=original))
-
-
-def threshold_probabilities(
-    probabilities: torch.Tensor, sought: Sequence[bool], *, voxel_ml: float, keep_small: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Threshold probabilities at one half, on whatever grid they are, and post-process the masks.
-
-    Args:
-        probabilities: (3, X, Y, Z) float32, in the order of `REGIONS`.
-        sought: whether each of the regions is segmented at all.
-        voxel_ml: volume of a voxel in mL.
-        keep_small: see `postprocess_regions`.
-
-    Returns:
-        (3, X, Y, Z) bool, nested: all that is above one half, and what post-processing leaves of it.
-    """
-    every = postprocess_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
-    every &= torch.tensor(sought)[:, None, None, None]
-    return every, postprocess_regions(every, voxel_ml=voxel_ml, keep_small=keep_small)
-
-
-def postprocess_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = False) -> torch.Tensor:
-    """Nest the regions and remove small connected components: see `MIN_TUMOUR_ML` and `MIN_ENHANCING_ML`.
-
-    Args:
-        regions: (3, X, Y, Z) bool, each thresholded by itself.
-        voxel_ml: volume of a voxel in mL.
-        keep_small: nest them only.
-
-    Returns:
-        (3, X, Y, Z) bool, ET within TC within WT, as `labels.regions_to_labels` nests them; small ET counts as core
-        that does not enhance.
-    """
-    if not keep_small:
-        components, _ = ndimage.label(regions.any(0).numpy(), np.ones((3, 3, 3)))
-        large = np.bincount(components.ravel()) * voxel_ml >= MIN_TUMOUR_ML
-        large[0] = False  # component 0 is what is not tumour
-        regions = regions & torch.from_numpy(large[components])
-    core, whole, enhancing = regions
-    core = core | enhancing
-    if not keep_small and float(enhancing.sum()) * voxel_ml < MIN_ENHANCING_ML:
-        enhancing = torch.zeros_like(enhancing)
-    return torch.stack([core, whole | core, enhancing])
-
-
-def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 1.0) -> Path:
-    """Write 8-bit integers as NIfTI with the affine, codes and units of the scan.
-
-    Args:
-        volume: (X, Y, Z) or (X, Y, Z, C) uint8.
-        path: to write, `.nii.gz`; whole or not at all.
-        like: the scan (3D or 4D) whose geometry the volume shares.
-        slope: what programs multiply the integers by; 1 / 255 for probabilities.
-    """
-    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None)
-    copy_geometry(open_image(like).header, image.header)
-    image.header.set_slope_inter(slope, 0)
-    with replacing(path) as temporary:
-        nib.save(image, temporary)
-    return path

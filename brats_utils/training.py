@@ -13,11 +13,12 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from brats_utils.inference import postprocess_regions, predict_logits
+from brats_utils.inference import predict_logits
 from brats_utils.labels import REGIONS
 from brats_utils.loading import EpochBatches, derive_seed
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import explain_out_of_memory
+from brats_utils.post_processing import postprocess_regions
 from brats_utils.saving.resume import TrainingState, read_losses
 from brats_utils.threads import follow_load
 

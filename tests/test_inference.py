@@ -5,17 +5,11 @@ import torch
 from torch import nn
 
 from brats_utils.cases.case import Case
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import (
-    MIN_TUMOUR_ML,
-    Predictor,
-    postprocess_regions,
-    predict_logits,
-    predict_members,
-    predict_scan,
-    save_volume,
-)
+from brats_utils.inference import Predictor, predict_logits, predict_members, predict_scan
 from brats_utils.labels import BRATS_2021, MSD
+from brats_utils.post_processing import MIN_TUMOUR_ML, postprocess_regions
 
 
 class Threshold(nn.Module):

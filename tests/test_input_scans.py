@@ -8,8 +8,8 @@ from scans import NAMES, assert_same, keep, look, refuse, store, turn, warnings_
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import save_volume
 
 FIELDS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 FIELDS = (*FIELDS, "srow_x", "srow_y", "srow_z", "xyzt_units")

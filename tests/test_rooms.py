@@ -29,6 +29,7 @@ ROOMS = (
     *(
         "uncertainty",
         "metrics",
+        "post_processing",
         "inference",
         "threads",
         "training",

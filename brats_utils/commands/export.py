@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from brats_utils.inference import MIN_ENHANCING_ML, MIN_TUMOUR_ML
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
 from brats_utils.metrics import format_interval
 from brats_utils.paths import REPOSITORY, display_path, replacing, write_text
+from brats_utils.post_processing import MIN_ENHANCING_ML, MIN_TUMOUR_ML
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 
 

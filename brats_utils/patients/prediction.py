@@ -16,8 +16,9 @@ from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.files import PREDICTED
 from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
+from brats_utils.inference import Prediction, Predictor, predict_scan
 from brats_utils.labels import FILE_NAMES, REGIONS
 from brats_utils.paths import display_path, publish, replacing, write_text
 from brats_utils.report.figures import plot_prediction, render_png

@@ -11,9 +11,11 @@ import SimpleITK as sitk
 import torch
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.inference import Prediction, Predictor, save_volume, threshold_probabilities
+from brats_utils.cases.nifti import save_volume
+from brats_utils.inference import Prediction, Predictor
 from brats_utils.labels import FILE_NAMES, REGIONS, LabelSchema, regions_to_labels
 from brats_utils.patients.prediction import predict_each, predict_patient, refuse_earlier, round_numbers
+from brats_utils.post_processing import threshold_probabilities
 from brats_utils.raw.channels import choose_channels
 from brats_utils.raw.dicom_seg import write_dicom_seg
 from brats_utils.raw.grid import array_of
