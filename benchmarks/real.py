@@ -26,7 +26,8 @@ from brats_utils.inference import Predictor, build_predictor
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
 from brats_utils.metrics import bootstrap_interval, format_interval, summarise_scores
 from brats_utils.paths import REPOSITORY
-from brats_utils.report.figures import plot_comparison, render_png, stack_figures
+from brats_utils.report.drawing import render_png, stack_figures
+from brats_utils.report.figures import plot_comparison
 from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 
 IMAGES = REPOSITORY / "docs" / "images"

@@ -29,7 +29,8 @@ from brats_utils.labels import BRATS_2023, REGIONS, LabelSchema, regions_to_labe
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
 from brats_utils.paths import display_path, replacing, say, write_text
 from brats_utils.report.charts import plot_calibration, plot_scores
-from brats_utils.report.figures import plot_comparison, render_png, stack_figures
+from brats_utils.report.drawing import render_png, stack_figures
+from brats_utils.report.figures import plot_comparison
 from brats_utils.report.page import ReportCase, build_report
 from brats_utils.uncertainty import LOW_EXPECTED_DICE, calibration_error, count_calibration, is_doubtful
 

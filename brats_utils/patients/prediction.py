@@ -21,7 +21,8 @@ from brats_utils.cases.reader import read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan
 from brats_utils.labels import FILE_NAMES, REGIONS
 from brats_utils.paths import display_path, publish, replacing, write_text
-from brats_utils.report.figures import plot_prediction, render_png
+from brats_utils.report.drawing import render_png
+from brats_utils.report.figures import plot_prediction
 from brats_utils.transforms import explain_failure
 from brats_utils.uncertainty import is_doubtful
 

@@ -28,7 +28,7 @@ from brats_utils.raw.grid import SPACING_MM, array_of, build_grid, crop_to
 from brats_utils.raw.picture import plot_preparation
 from brats_utils.raw.registration import Registration, register, stay
 from brats_utils.raw.series import RawScan, Series, read_series
-from brats_utils.report.figures import render_png
+from brats_utils.report.drawing import render_png
 from brats_utils.transforms import explain_failure
 
 LAST = "preparation.json"

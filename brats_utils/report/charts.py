@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from brats_utils.labels import REGIONS
-from brats_utils.report.figures import DARK
+from brats_utils.report.drawing import DARK
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
