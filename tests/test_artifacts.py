@@ -9,8 +9,9 @@ import pytest
 from wandb_log import read_artifacts, read_records, run_folder
 from wandb_run import PLANTED_KEY, start
 
+from brats_utils.artifacts import fetch_checkpoint, log_checkpoint, log_dataset
 from brats_utils.saving.checkpoints import PRETRAINED
-from brats_utils.tracking import fetch_checkpoint, finish_run, log_checkpoint, log_dataset, start_run
+from brats_utils.tracking import finish_run, start_run
 
 pytestmark = pytest.mark.usefixtures("quiet_wandb")
 

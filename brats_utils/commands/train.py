@@ -10,6 +10,7 @@ from accelerate import PartialState
 from monai.utils import set_determinism
 from torch.utils.data import DataLoader
 
+from brats_utils.artifacts import log_checkpoint, log_dataset
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import check_cases
 from brats_utils.cases.split import prepare_dataset, split_cases, take_fold
@@ -27,7 +28,7 @@ from brats_utils.model import (
 )
 from brats_utils.paths import resolve_path, write_text
 from brats_utils.saving.resume import TrainingState, load_progress, load_start, save_on_interrupt, save_progress
-from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
+from brats_utils.tracking import alert_divergence, finish_run, resolve_mode, start_run
 from brats_utils.training import train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
