@@ -23,7 +23,8 @@ from brats_utils.cases.case import Case
 from brats_utils.cases.formats import open_image
 from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.nifti import save_volume
-from brats_utils.cases.reader import Scan, check_cases, read_case
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import Scan, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan
 from brats_utils.labels import BRATS_2023, REGIONS, LabelSchema, regions_to_labels
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores

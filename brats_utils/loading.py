@@ -17,8 +17,7 @@ from monai.transforms import Compose, Randomizable
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
-from brats_utils.cases.case import Case
-from brats_utils.cases.reader import stamp_files
+from brats_utils.cases.case import Case, stamp_files
 from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import replacing, say
 

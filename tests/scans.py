@@ -10,7 +10,8 @@ import torch
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import check_cases, read_case
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import MSD, LabelError
 from brats_utils.loading import build_dataset
 from brats_utils.transforms import build_cached_transform, build_eval_transform

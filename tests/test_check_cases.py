@@ -8,9 +8,10 @@ import nibabel as nib
 import pytest
 from scans import turn, write_labelled
 
-from brats_utils.cases import reader
+from brats_utils.cases import precheck
 from brats_utils.cases.case import CaseError
-from brats_utils.cases.reader import check_cases, read_case
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import BRATS_2021, LabelError
 
 
@@ -23,7 +24,9 @@ def case(tmp_path):
 def readings(monkeypatch):
     """Ids of the cases that are read from now on."""
     read = []
-    monkeypatch.setattr(reader, "read_case", lambda case, **how: (read.append(case.case_id), read_case(case, **how))[1])
+    monkeypatch.setattr(
+        precheck, "read_case", lambda case, **how: (read.append(case.case_id), read_case(case, **how))[1]
+    )
     return read
 
 

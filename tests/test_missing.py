@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from brats_utils import inference
-from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.case import Case, CaseError, stamp_files
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import check_cases, read_case, stamp_files
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.commands.cli import main
 from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.labels import CHANNELS, MSD

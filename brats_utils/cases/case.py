@@ -28,3 +28,9 @@ class Case:
     def missing(self) -> tuple[str, ...]:
         """The channels that are not there."""
         return tuple(name for name, path in zip(CHANNELS, self.images, strict=False) if path is None)
+
+
+def stamp_files(case: Case) -> list[tuple[int, int] | None]:
+    """Size and time of change of each file of a case: what was remembered of it holds as long as they do."""
+    files = (*case.images, case.label)
+    return [(path.stat().st_size, path.stat().st_mtime_ns) if path and path.is_file() else None for path in files]

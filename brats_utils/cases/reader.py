@@ -1,9 +1,6 @@
 """The one way in: opens a case, checks all that is known to go wrong, and puts image and label on one grid."""
 
-import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,19 +11,16 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from nibabel.affines import from_matvec
-from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.checks import COSTS, find_background, find_tissue, find_warnings
 from brats_utils.cases.geometry import find_box, reorient_to_grid
 from brats_utils.cases.label import read_label
 from brats_utils.cases.nifti import gives_position, read_volume
-from brats_utils.labels import CHANNELS, LabelError, LabelSchema, labels_to_regions
-from brats_utils.paths import display_path, say, write_text
+from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions
+from brats_utils.paths import display_path
 
 MAX_OUTSIDE = 0.05  # share of a label in the background that is not warned of: skull stripping may cut off a little
-
-MAX_LISTED = 5  # cases whose warnings are printed
 
 
 @dataclass(frozen=True)
@@ -126,50 +120,6 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
                 f"{100 * outside:.0f}% of the label lie in the background, expected all of it in the brain. Does it belong to this scan?"
             )
     return Scan(image, brain, scans[0], tuple(dict.fromkeys(notes)), label, case.label_schema, (*case.missing, None)[0])
-
-
-def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomplete: bool = False) -> None:
-    """Read every case once, so that what cannot be used is refused before anything long begins, and say the warnings.
-
-    The file `remembered` keeps what was found; a case whose files have not changed since is not read again. For
-    `incomplete` see `read_case`.
-
-    Raises:
-        CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
-    """
-    known: dict[str, list[str]] = {}
-    with suppress(OSError, ValueError):  # a file that is missing or damaged has nothing to say
-        known = json.loads(remembered.read_text(encoding="utf-8")) if remembered else {}
-    keys = [f"{case.case_id} {case.label_schema} {stamp_files(case)}{' incomplete' * incomplete}" for case in cases]
-
-    def check(case: Case, key: str) -> list[str] | ValueError:
-        try:
-            return known[key] if key in known else list(read_case(case, incomplete=incomplete).warnings)
-        except (CaseError, LabelError) as error:
-            return error
-
-    with ThreadPoolExecutor(2) as threads:
-        found = list(tqdm(threads.map(check, cases, keys), desc="Check cases", total=len(cases)))
-    bad = [(case.case_id, error) for case, error in zip(cases, found, strict=True) if isinstance(error, ValueError)]
-    if remembered:
-        good = {key: texts for key, texts in zip(keys, found, strict=True) if isinstance(texts, list)}
-        write_text(remembered, json.dumps(good, indent=1))
-    if bad:
-        others = f" Nor can these be used: {', '.join(case_id for case_id, _ in bad[1:])}." if len(bad) > 1 else ""
-        raise type(bad[0][1])(f"{bad[0][1]}{others}")
-    odd = {case.case_id: texts for case, texts in zip(cases, found, strict=True) if isinstance(texts, list) and texts}
-    if odd:
-        say(f"Warnings on {len(odd)} of {len(cases)} cases. They are used all the same; look at them.")
-        for case_id, texts in list(odd.items())[:MAX_LISTED]:
-            say(f"- {case_id}: {' '.join(texts)}")
-    if len(odd) > MAX_LISTED:
-        say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
-
-
-def stamp_files(case: Case) -> list[tuple[int, int] | None]:
-    """Size and time of change of each file of a case: what was remembered of it holds as long as they do."""
-    files = (*case.images, case.label)
-    return [(path.stat().st_size, path.stat().st_mtime_ns) if path and path.is_file() else None for path in files]
 
 
 def _read_channels(path: Path, *, expected: int) -> tuple[nib.Nifti1Image, np.ndarray]:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from brats_utils.artifacts import log_checkpoint, log_dataset
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import check_cases
+from brats_utils.cases.precheck import check_cases
 from brats_utils.cases.split import prepare_dataset, split_cases, take_fold
 from brats_utils.config import Config
 from brats_utils.labels import SCHEMAS, LabelSchema
