@@ -1,15 +1,14 @@
 """Prediction: sliding window and ensemble, then regions and integer labels on the scan's own grid."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
-from scipy import ndimage
 from torch import nn
 
 from brats_utils.bias_field import CorrectBiasd
@@ -18,7 +17,7 @@ from brats_utils.cases.geometry import resample_to_grid
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to_labels
 from brats_utils.model import Mirrored, choose_device, choose_precision, explain_out_of_memory
-from brats_utils.post_processing import threshold_probabilities
+from brats_utils.post_processing import measure_removed, measure_volumes, threshold_probabilities
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_normalisation, build_resampling
 from brats_utils.uncertainty import expected_dice
@@ -35,6 +34,10 @@ Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batc
 
 FLIPS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))
 """Axes of all eight flips of a (B, C, X, Y, Z) image, for test-time augmentation; the first flips none."""
+
+
+COMMON_SETTINGS = ("spacing_mm", "inference_roi_size", "label_schema", "bias_correction")
+"""Of a training, what all networks of an ensemble must share."""
 
 
 @dataclass(frozen=True)
@@ -77,40 +80,46 @@ def build_predictor(
         CheckpointError: if they were trained for different voxel sizes, windows, label conventions or with and without bias
             correction, miss a setting, or do not load.
     """
-    for checkpoint in checkpoints:
-        checkpoint.check_settings()
-    needed = [
-        (
-            c.config["spacing_mm"],
-            tuple(c.config["inference_roi_size"]),
-            c.config["label_schema"],
-            c.config.get("bias_correction", False),  # checkpoints from before it do without
-        )
-        for c in checkpoints
-    ]
-    if len(set(needed)) != 1:
-        raise CheckpointError(
-            f"Found checkpoints of different voxel size, window, label schema or bias correction: {sorted(set(needed))}. "
-            "An ensemble needs networks that were trained alike in these."
-        )
-    (spacing_mm, roi_size, schema_name, bias_correction), device = needed[0], choose_device()
+    config = _read_common_settings(checkpoints)
+    device = choose_device()
     # channels last, a CPU convolves a third faster; group norm rounds a little more, as bfloat16 does
     layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
-    models = tuple(_face(c).to(device, memory_format=layout) for c in checkpoints)  # type: ignore[call-overload]
+    networks = [_build_network(checkpoint) for checkpoint in checkpoints]
+    models = tuple(network.to(device, memory_format=layout) for network in networks)  # type: ignore[call-overload]
     return Predictor(
-        models,
-        spacing_mm,
-        roi_size,
-        schema or SCHEMAS[schema_name],
-        choose_precision(device),
-        flips,
-        bias_correction=bias_correction,
+        models=models,
+        spacing_mm=config["spacing_mm"],
+        roi_size=config["inference_roi_size"],
+        schema=schema or SCHEMAS[config["label_schema"]],
+        precision=choose_precision(device),
+        flips=flips,
+        bias_correction=config["bias_correction"],
     )
 
 
-def _face(checkpoint: Checkpoint) -> nn.Module:
+def _read_common_settings(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
+    """Read what a prediction needs to know of a training; a `CheckpointError` where the checkpoints differ in it."""
+    needed = []
+    for checkpoint in checkpoints:
+        checkpoint.check_settings()
+        config = {"bias_correction": False, **checkpoint.config}  # checkpoints from before it do without
+        settings = {name: config[name] for name in COMMON_SETTINGS}
+        settings["inference_roi_size"] = tuple(settings["inference_roi_size"])
+        needed.append(settings)
+    first = needed[0]
+    if any(settings != first for settings in needed):
+        found = "; ".join(str(settings) for settings in needed)
+        raise CheckpointError(
+            f"Found checkpoints of different voxel size, window, label schema or bias correction: {found}. "
+            "An ensemble needs networks that were trained alike in these."
+        )
+    return first
+
+
+def _build_network(checkpoint: Checkpoint) -> nn.Module:
     """Rebuild a network; one of a bundle that was trained on other axes than RAS sees what it is given mirrored."""
-    axes, model = checkpoint.config.get("axes", "RAS"), checkpoint.build_model()
+    axes = checkpoint.config.get("axes", "RAS")
+    model = checkpoint.build_model()
     return model if axes == "RAS" else Mirrored(model, axes=axes)
 
 
@@ -152,6 +161,27 @@ def predict_members(predictor: Predictor, image: torch.Tensor) -> Iterator[torch
             yield logits.sigmoid().flip(axes)[0].cpu()
 
 
+def predict_mean(predictor: Predictor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Average what `predict_members` gives for an image.
+
+    Returns:
+        (3, X, Y, Z) float32 mean of the probabilities, and their standard deviation; None for a single pass.
+    """
+    shape = (len(REGIONS), *image.shape[1:])
+    total = torch.zeros(shape)
+    squares = torch.zeros(shape)
+    count = 0
+    for probability in predict_members(predictor, image):
+        total = total + probability
+        squares = squares + probability**2
+        count += 1
+    mean = total / count
+    if count == 1:
+        return mean, None
+    variance = squares / count - mean**2
+    return mean, variance.clamp(min=0).sqrt()
+
+
 def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
     """Bring an image as `Scan.tensors` has it to the form that the networks take, (4, X, Y, Z) float32, z-scored.
 
@@ -161,10 +191,10 @@ def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
     data = build_resampling(predictor.spacing_mm)({"image": image})
     normalise = build_normalisation()
     if predictor.bias_correction:
-        plain = normalise({"image": data["image"].clone()})["image"]
-        passes = list(predict_members(replace(predictor, flips=False), plain.as_tensor()))
-        whole = torch.stack(passes).mean(0)[REGIONS.index(WT)][None]
-        data = CorrectBiasd(predictor.spacing_mm)({**data, "tumour": whole > 0.5})
+        uncorrected = normalise({"image": data["image"].clone()})["image"]
+        mean, _ = predict_mean(replace(predictor, flips=False), uncorrected.as_tensor())
+        tumour = mean[REGIONS.index(WT)][None] > 0.5
+        data = CorrectBiasd(predictor.spacing_mm)({**data, "tumour": tumour})
     prepared: MetaTensor = normalise(data)["image"]
     return prepared
 
@@ -176,28 +206,22 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     original grid in one step, whatever was cropped, reoriented or rescaled, and only then thresholded.
     """
     prepared = prepare_image(predictor, scan.tensors["image"])
-    shape = (len(REGIONS), *prepared.shape[1:])
-    total, squares, count = torch.zeros(shape), torch.zeros(shape), 0
-    for probability in predict_members(predictor, prepared.as_tensor()):
-        total, squares, count = total + probability, squares + probability**2, count + 1
-    mean = total / count
+    mean, deviation = predict_mean(predictor, prepared.as_tensor())
     probabilities = resample_to_grid(mean, prepared.affine, onto=scan.image)
-    uncertainty = None
-    if count > 1:
-        uncertainty = resample_to_grid(
-            (squares / count - mean**2).clamp(min=0).sqrt(), prepared.affine, onto=scan.image
-        )
+    uncertainty = None if deviation is None else resample_to_grid(deviation, prepared.affine, onto=scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
-    every, regions = threshold_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
-    _, tumour, enhancing = every & ~regions
-    pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
-    removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
-    volumes_ml = {
-        region.name: float(mask.sum()) * voxel_ml if looked_for else math.nan
-        for region, mask, looked_for in zip(REGIONS, regions, sought, strict=True)
-    }
-    labels = regions_to_labels(regions, predictor.schema)
-    brain = find_tissue(scan.image)
-    expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, uncertainty, labels, regions, brain, expected, volumes_ml, removed)
+    et_is_visible = scan.missing != "T1gd" or predictor.guess_enhancing
+    segmented = [region is not ET or et_is_visible for region in REGIONS]
+    thresholded, regions = threshold_probabilities(
+        probabilities, segmented, voxel_ml=voxel_ml, keep_small=predictor.keep_small
+    )
+    return Prediction(
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        labels=regions_to_labels(regions, predictor.schema),
+        regions=regions,
+        brain=find_tissue(scan.image),
+        expected_dice=expected_dice(probabilities, regions),
+        volumes_ml=measure_volumes(regions, segmented, voxel_ml=voxel_ml),
+        removed=measure_removed(thresholded & ~regions, voxel_ml=voxel_ml),
+    )
