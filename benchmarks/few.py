@@ -1,10 +1,10 @@
-"""What the network in the box is worth to someone with few labelled patients: `make bench ONLY=few`.
+"""What the pretrained network is worth to someone with few labelled patients: `make bench ONLY=few`.
 
 Not part of a plain `make bench`: it needs labelled scans of 18 patients, which are not in the repository, in
 `../shared/real` or the folder that BRATS_REAL_DATA names. They are split in two halves; a network is trained on some of
-one half and scored on all of the other, then the other way round. The scores are one look's, on the model's grid of
-2 mm: `evaluate` looks eight times, on the scans' own. A network that started from the one in the box is scored together
-with it, too, their probabilities averaged, as `--checkpoint pretrained FILE` does. What is finished is kept in
+one half and scored on all of the other, then the other way round. The scores are of a single pass, on the model's grid of
+2 mm: `evaluate` uses test-time augmentation, on the scans' own. A fine-tuned network is scored together with the
+pretrained one, too, their probabilities averaged, as `--checkpoint pretrained FILE` does. What is finished is kept in
 runs/bench/few.json and not done again.
 """
 
@@ -27,31 +27,32 @@ from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.train import build_state
 from brats_utils.config import FINE_TUNING, Config, load_config
-from brats_utils.inference import Predictor, clean_regions, predict_members
+from brats_utils.inference import Predictor, predict_members
 from brats_utils.labels import MSD, REGIONS, SCHEMAS, labels_to_regions, regions_to_labels
 from brats_utils.loading import CaseDataset, build_train_loader
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import choose_device, choose_precision
 from brats_utils.paths import REPOSITORY, write_text
+from brats_utils.post_processing import postprocess_regions
 from brats_utils.saving.checkpoints import PRETRAINED
 from brats_utils.training import train_epoch
 from brats_utils.transforms import build_cached_transform, build_train_transform
 
-NUMBERINGS = {"brats2021": "brats2021", "brats_africa": "brats2023"}
-"""Folders of real scans, six patients and twelve, and how their labels are numbered."""
+LABEL_SCHEMAS = {"brats2021": "brats2021", "brats_africa": "brats2023"}
+"""Folders of real scans, six patients and twelve, and the convention of their labels."""
 COUNTS = (3, 6, 9)
 STEPS = 200
 SEED = 0
 Patient = dict[str, Any]
-"""A case as `build_cached_transform` prepares it, its label numbered as MSD's."""
+"""A case as `build_cached_transform` prepares it, its label in MSD's convention."""
 
 
 def main(steps: int = STEPS) -> None:
     """Train from random and from pretrained weights on 3, 6 and 9 patients; print a table and draw a figure."""
     real_dir = Path(os.environ.get("BRATS_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
-    if not all((real_dir / name).is_dir() for name in NUMBERINGS):
+    if not all((real_dir / name).is_dir() for name in LABEL_SCHEMAS):
         print(
-            f"few: skipped, {' and '.join(NUMBERINGS)} are not both in {real_dir}; BRATS_REAL_DATA names another folder"
+            f"few: skipped, {' and '.join(LABEL_SCHEMAS)} are not both in {real_dir}; BRATS_REAL_DATA names another folder"
         )
         return
     starts = {"scratch": load_config("laptop", FINE_TUNING), "pretrained": load_config("laptop", init="pretrained")}
@@ -84,15 +85,15 @@ def load_halves(real_dir: Path, *, spacing_mm: float) -> list[list[Patient]]:
     """Prepare all patients, in two halves; of each three that follow one another, one is of the first folder."""
     random_order, prepare = random.Random(SEED), build_cached_transform(spacing_mm)
     folders = []
-    for name, numbering in NUMBERINGS.items():
-        cases = find_cases(real_dir / name, schema=SCHEMAS[numbering])
+    for name, schema in LABEL_SCHEMAS.items():
+        cases = find_cases(real_dir / name, schema=SCHEMAS[schema])
         folders.append(random_order.sample(cases, len(cases)))
     first, second = folders
     halves: list[list[Patient]] = [[], []]
     for index, case in enumerate(first):
         for member in (case, *second[2 * index : 2 * index + 2]):
             patient = prepare(member)
-            regions = labels_to_regions(patient["label"], member.numbering)
+            regions = labels_to_regions(patient["label"], member.label_schema)
             halves[index % 2].append({**patient, "label": regions_to_labels(regions, MSD)[None]})
     return halves
 
@@ -128,13 +129,13 @@ def train_and_score(
 
 
 def score(networks: list[SegResNet], patients: list[Patient], config: Config) -> torch.Tensor:
-    """Score networks whose probabilities are averaged: (patients, 3) float64 Dice, NaN where a patient lacks the region."""
+    """Score networks whose probabilities are averaged: (patients, 3) float64 Dice, NaN where the region is absent."""
     models, precision = tuple(network.eval() for network in networks), choose_precision(choose_device())
     predictor, rows = Predictor(models, config.spacing_mm, config.inference_roi_size, MSD, precision), []
     for patient in patients:
         probabilities = torch.stack(list(predict_members(predictor, patient["image"].float()))).mean(0)
         truth = labels_to_regions(patient["label"][0], MSD)
-        found = clean_regions(probabilities > 0.5, voxel_ml=config.spacing_mm**3 / 1000)
+        found = postprocess_regions(probabilities > 0.5, voxel_ml=config.spacing_mm**3 / 1000)
         rows.append(dice_per_region(found, truth).where(truth.flatten(1).any(1), torch.nan))
     return torch.stack(rows)
 
@@ -161,7 +162,7 @@ def report(done: dict[str, Any], steps: int) -> None:
     print_table(title, ["labelled patients", *columns, "s a training"], rows)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     labels = {
-        "both": "fine-tuned and in the box, averaged",
+        "both": "fine-tuned and pretrained, averaged",
         "pretrained": "fine-tuned",
         "scratch": "from random weights",
     }

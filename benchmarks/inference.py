@@ -95,7 +95,7 @@ def predict_classic(predictor: Predictor, case: Case) -> torch.Tensor:
 
 
 def predict_ours(predictor: Predictor, case: Case) -> torch.Tensor:
-    """Predict as `python -m brats_utils predict --no-flips` does: with one look, like the classic way."""
+    """Predict as `python -m brats_utils predict --no-flips` does: in a single pass, like the classic way."""
     return predict_scan(predictor, read_case(case)).regions
 
 

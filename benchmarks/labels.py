@@ -47,8 +47,8 @@ def main(out_dir: str = "runs/tutorial") -> None:
 
 
 def _score(folder: Path, case: Case, predicted: LabelSchema, true: LabelSchema) -> torch.Tensor:
-    prediction = replace(case, label=prediction_path(folder, case), numbering=predicted)
-    return dice_per_region(*(read_case(c).regions for c in (prediction, replace(case, numbering=true))))
+    prediction = replace(case, label=prediction_path(folder, case), label_schema=predicted)
+    return dice_per_region(*(read_case(c).regions for c in (prediction, replace(case, label_schema=true))))
 
 
 def _has_et(case: Case) -> bool:

@@ -24,15 +24,17 @@ from benchmarks import classic
 from benchmarks.common import FOLDER, print_table
 from brats_utils.cases.case import Case
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
 from brats_utils.cases.split import prepare_dataset, split_cases
 from brats_utils.commands.train import train
 from brats_utils.config import load_config
-from brats_utils.inference import Predictor, build_predictor, clean_regions, predict_scan, save_volume
+from brats_utils.inference import Predictor, build_predictor, predict_scan
 from brats_utils.labels import CHANNELS, MSD, labels_to_regions
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import build_model, choose_device
 from brats_utils.paths import resolve_path, write_text
+from brats_utils.post_processing import postprocess_regions
 from brats_utils.saving.checkpoints import load_checkpoint
 
 HERE = FOLDER / "peers"
@@ -123,19 +125,19 @@ def watch(command: Sequence[str], environment: dict[str, str]) -> float:
 
 
 def score(cases: Sequence[Case], out_dir: Path) -> list[float]:
-    """Mean Dice of TC, WT and ET over the test cases, by one rule for all: ours, which drops what is under 1 mL."""
+    """Mean Dice of TC, WT and ET over the test cases, by one post-processing for all: ours, which removes components under 1 mL."""
     scores = []
     for case in cases:
         truth = read_case(case)
         labels = torch.from_numpy(nib.load(out_dir / f"{case.case_id}.nii.gz").get_fdata())
         voxel_ml = float(torch.tensor(truth.spacing_mm).prod()) / 1000
-        predicted = clean_regions(labels_to_regions(labels, MSD), voxel_ml=voxel_ml)
+        predicted = postprocess_regions(labels_to_regions(labels, MSD), voxel_ml=voxel_ml)
         scores.append(dice_per_region(predicted, truth.regions))
     return torch.stack(scores).mean(0).tolist()
 
 
 def run_ours(out_dir: Path, _: float) -> dict[str, float]:
-    """Train the preset as it is and predict with eight looks, as `predict` does."""
+    """Train the preset as it is and predict with test-time augmentation, as `predict` does."""
     start, config = time.monotonic(), load_config("laptop", output_dir=str(out_dir))
     shutil.copyfile(HERE / "split.json", out_dir / "split.json")
     train(config, out_dir=str(out_dir), wandb_mode="disabled")
@@ -148,7 +150,7 @@ def run_ours(out_dir: Path, _: float) -> dict[str, float]:
 
 
 def run_monai(out_dir: Path, budget: float) -> dict[str, float]:
-    """Train by the recipe of MONAI's tutorial, 16 filters, until the time is up; one look in whole-brain windows."""
+    """Train by the recipe of MONAI's tutorial, 16 filters, until the time is up; a single pass in whole-brain windows."""
     start, config = time.monotonic(), load_config("laptop")
     torch.manual_seed(config.seed)
     roi_size = classic.scale_roi(config.spacing_mm)

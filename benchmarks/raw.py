@@ -27,11 +27,12 @@ import torch
 from benchmarks.common import FOLDER, describe_machine, print_table
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import Predictor, build_predictor, cut_probabilities, predict_scan
+from brats_utils.inference import Predictor, build_predictor, predict_scan
 from brats_utils.labels import BRATS_2021, CHANNELS, FILE_NAMES, MSD, REGIONS, LabelSchema, labels_to_regions
 from brats_utils.metrics import dice_per_region
 from brats_utils.paths import write_text
 from brats_utils.phantom.raw import RawPatient, apply, generate_raw_patient, to_sitk
+from brats_utils.post_processing import threshold_probabilities
 from brats_utils.raw.agreement import measure_overlap
 from brats_utils.raw.preparation import Preparation, prepare_patient
 from brats_utils.raw.registration import register
@@ -143,7 +144,7 @@ def score(
         image = sitk.GetImageFromArray(np.ascontiguousarray(volume.transpose(2, 1, 0)))
         image.CopyInformation(like)
         carried.append(sitk.GetArrayFromImage(sitk.Resample(image, grid, STILL, sitk.sitkLinear, 0.0)))
-    _, found = cut_probabilities(torch.from_numpy(np.stack(carried)), [True] * 3, voxel_ml=1e-3)
+    _, found = threshold_probabilities(torch.from_numpy(np.stack(carried)), [True] * 3, voxel_ml=1e-3)
     moved = sitk.Resample(label, grid, transform, sitk.sitkNearestNeighbor, 0)
     truth = labels_to_regions(torch.from_numpy(sitk.GetArrayFromImage(moved).astype(np.uint8)), schema)
     return [round(float(dice), 4) for dice in dice_per_region(found, truth)]

@@ -26,7 +26,8 @@ from brats_utils.inference import Predictor, build_predictor
 from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS, LabelSchema
 from brats_utils.metrics import bootstrap_interval, format_interval, summarise_scores
 from brats_utils.paths import REPOSITORY
-from brats_utils.report.figures import plot_comparison, render_png, stack_figures
+from brats_utils.report.drawing import render_png, stack_figures
+from brats_utils.report.figures import plot_comparison
 from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 
 IMAGES = REPOSITORY / "docs" / "images"
@@ -141,7 +142,11 @@ def score_folders(
     together = pd.concat(counted.values(), ignore_index=True)
     everyone = tables | ({"together": together} if len(counted) > 1 else {})
     header = ["folder", "region", "have it", "mean Dice of those", "95% interval", "median", "mean of all, BraTS rule"]
-    print_table("Mean where present", header, (row for name, t in everyone.items() for row in summarise(name, t)))
+    print_table(
+        "Mean over cases in which the region is present",
+        header,
+        (row for name, t in everyone.items() for row in summarise(name, t)),
+    )
     header = ["region", "cases where found", "rank correlation", "mean expected Dice", "mean Dice"]
     print_table(f"Expected and real Dice, {' and '.join(counted)}", header, compare_trust(together))
     plot_patients(counted).savefig(IMAGES / "patients.png", dpi=100)
@@ -150,7 +155,7 @@ def score_folders(
 
 
 def leave_out(predictor: Predictor, cases: Sequence[Case], channels: Sequence[str], *, title: str) -> None:
-    """Print the Dice without a channel; the cases have all four, each as a file of its own."""
+    """Print the Dice with one missing channel; the cases have all four, each as a file of its own."""
     rows = []
     for channel in ("none", *channels):
         images = [tuple(None if n == channel else p for n, p in zip(CHANNELS, c.images, strict=True)) for c in cases]
@@ -163,24 +168,24 @@ def leave_out(predictor: Predictor, cases: Sequence[Case], channels: Sequence[st
             note = {"T1gd": ", ET guessed" if guess else ", ET not called"}.get(channel, "")
             rows.append((channel + note, *("–" if mean is None else f"{mean:.2f}" for mean in means)))
     counts = [f"{region.name}, n={summary[region.name]['cases_with_region']}" for region in REGIONS]
-    print_table(f"{title}: mean Dice where present", ["channel left out", *counts], rows)
+    print_table(f"{title}: mean Dice over cases in which the region is present", ["channel left out", *counts], rows)
 
 
 def main() -> None:
     """Read the command line; score, or leave out channels."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real", description=__doc__)
     parser.add_argument("checkpoint", type=name_weights, help="a file, or 'pretrained'")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER[:SCHEMA]", help="labelled cases; the schema is their numbering, where no dataset.json says it")  # fmt: skip
+    parser.add_argument("folders", nargs="+", metavar="FOLDER[:SCHEMA]", help="labelled cases; the schema is the label convention, where no dataset.json says it")  # fmt: skip
     parser.add_argument("--pictures", nargs="+", default=[], metavar="FOLDER[:SCHEMA]", help="cases whose slices a licence allows to show; scored too, but counted in `together` only if in FOLDER as well")  # fmt: skip
     parser.add_argument("--without", choices=(*CHANNELS, "each"), help="print the Dice without a channel instead")
-    parser.add_argument("--flips", action=argparse.BooleanOptionalAction, help="eight mirrored looks (default), or one (default for --without)")  # fmt: skip
+    parser.add_argument("--flips", action=argparse.BooleanOptionalAction, help="test-time augmentation with flips (default), or a single pass (default for --without)")  # fmt: skip
     args = parser.parse_args()
     folders, shown = (dict(find_folder(name) for name in names) for names in (args.folders, args.pictures))
     if len({**folders, **shown}) < len({name.partition(":")[0] for name in (*args.folders, *args.pictures)}):
         parser.error("found two folders of one name, expected names that tell them apart in the tables")
     flips = args.flips if args.flips is not None else not args.without
     predictor = build_predictor([load_checkpoint(args.checkpoint)], flips=flips)
-    title = f"{args.checkpoint.name}, {'eight looks' if flips else 'one look'}, {describe_machine()}"
+    title = f"{args.checkpoint.name}, {'TTA with flips' if flips else 'single pass'}, {describe_machine()}"
     if args.without:
         four = [c for cases in folders.values() for c in cases if len(c.images) == len(CHANNELS) and all(c.images)]
         if not four:

@@ -15,7 +15,7 @@ from brats_utils.training import train_step
 
 SECONDS = 5 * INTERVAL_S
 SETTLED_S = 2.5 * INTERVAL_S
-"""What comes before is not counted: both have to start, and to look."""
+"""What comes before is not counted: both have to start, and to measure the load."""
 
 
 def main() -> None:
@@ -41,13 +41,13 @@ def measure(name: str) -> float:
     image = torch.randn(config.batch_size, 4, *config.roi_size)
     batch = {"image": image, "label": torch.rand_like(image[:, :3]) > 0.8}
     begin, steps = time.monotonic(), 0
-    with follow_load() if name == "follow the load" else nullcontext(lambda: None) as look:
+    with follow_load() if name == "follow the load" else nullcontext(lambda: None) as adjust_threads:
         while (now := time.monotonic()) < begin + SECONDS:
             if steps == 0 and now > begin + SETTLED_S:
                 settled = now
             train_step(state, batch)
             steps += now > begin + SETTLED_S
-            look()
+            adjust_threads()
     return (time.monotonic() - settled) / steps
 
 

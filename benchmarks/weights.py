@@ -1,4 +1,4 @@
-"""Train the network in the box on phantoms and write its file: `make weights`. Interrupted, it goes on where it stopped.
+"""Train the pretrained network on phantoms and write its file: `make weights`. Interrupted, it goes on where it stopped.
 
 Not part of `make bench`: it measures nothing, and takes as long as its recipe asks. First a training of a preset; then,
 from its best checkpoint, more steps at a constant learning rate, whose weights are averaged: with the rate at nothing a
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def draw_start(path: Path) -> None:
-    """Write the first weights as an earlier version drew them: after those of a convolution that it timed the CPU with.
+    """Write the initial weights as an earlier version drew them: after those of a convolution that it timed the CPU with.
 
     Another draw gives another network; by how much another is in docs/phantom.md.
     """

@@ -20,14 +20,14 @@ GRID_MM = 6.0
 
 ITERATIONS = (40, 40, 40)
 """At most, for each level. Each level halves the distance between the control points of the field. Source: tried on the
-development cases (docs/phantom.md): two levels correct next to nothing, four take large tumours for shading."""
+development cases (docs/phantom.md): two levels correct next to nothing, four take large tumours for a bias field."""
 
 DARKEST = 0.25
 """Voxels darker than this share of the median brain are left out. N4 works on logarithms: a few voxels near 0, as
 interpolation leaves them at the edge of a stripped brain, stretch its histogram until it finds no field at all."""
 
 SURFACE_MM = 15.0
-"""Tumour that lies deeper than this is left out of the estimate, so that it is not taken for shading. Nearer to the
+"""Tumour that lies deeper than this is left out of the estimate, so that it is not taken for bias field. Nearer to the
 surface the coil is brightest, and what is called tumour there may be nothing else."""
 
 MARGIN_MM = 4.0

@@ -1,4 +1,4 @@
-"""How a notebook begins, and what is special in Google Colab and Kaggle: packages, secrets, Drive, and a GPU that differs from visit to visit.
+"""How a notebook begins, and what is special in Google Colab and Kaggle: packages, secrets, and a GPU that differs from visit to visit.
 
 Imports nothing that either lacks: the bootstrap cell calls `set_up` before anything is installed.
 """
@@ -14,14 +14,13 @@ from pathlib import Path
 
 import torch
 
+from brats_utils.drive import IN_COLAB
 from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import REPOSITORY, say
 
-IN_COLAB = "google.colab" in sys.modules
 IN_KAGGLE = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 """A Kaggle notebook; its image is made from Colab's, but does not load `google.colab`. Source: Kaggle/docker-python."""
 
-DRIVE = Path("/content/drive")
 SMALL_GPU_GB = 24
 GPU_PRESETS = ("colab", "full", "classic")
 
@@ -62,7 +61,7 @@ def read_secret(name: str = "WANDB_API_KEY") -> None:
     place = "under Add-ons, Secrets," if IN_KAGGLE else "in the sidebar, under the key,"
     try:
         os.environ.setdefault(name, _ask_host(name))
-    except Exception as error:  # not there, or the reader said no; both raise errors of their own
+    except Exception as error:  # not there, or access was denied; both raise errors of their own
         print(f"{host} secrets: no {name} ({type(error).__name__}). Add one {place} to use it.")
 
 
@@ -99,18 +98,6 @@ def has_usable_gpu() -> bool:
         f"compute capability {major}.{minor}, expected {min(built) / 10:.1f} or more. {hint}."
     )
     return False
-
-
-def mount_drive(path: str) -> Path:
-    """Mount Google Drive and give the place of a path in it, such as `brats/run1`; outside Colab an `OSError`."""
-    if not IN_COLAB:
-        raise OSError(
-            f"drive:{path}: found no Google Drive, which is mounted in Colab alone. Give output_dir as a folder."
-        )
-    from google.colab import drive
-
-    drive.mount(str(DRIVE))
-    return DRIVE / "MyDrive" / path
 
 
 def choose_preset(preset: str) -> str:

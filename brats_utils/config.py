@@ -64,7 +64,7 @@ class Config(BaseModel):
     max_prediction_images_visualized: Annotated[int, Field(ge=0)] = 20
 
     label_schema: str = "auto"
-    """Numbering of the labels, a key of `labels.SCHEMAS`; `auto` for what the data's dataset.json says."""
+    """Convention of the labels, a key of `labels.SCHEMAS`; `auto` for what the data's dataset.json says."""
     spacing_mm: Annotated[float, Field(gt=0, le=COARSEST_MM)] = 1.0
     """Isotropic voxel size that the model works at."""
     bias_correction: bool = False

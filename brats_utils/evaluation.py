@@ -1,7 +1,7 @@
 """Scoring a predictor on labelled cases, at the scans' own resolution.
 
 `evaluate_cases` leaves its predictions in a folder. The functions that take it, `out_dir`, and a `schema` read them
-there; that is the numbering they are written in.
+there; that is the label convention they are written in.
 """
 
 import json
@@ -21,14 +21,17 @@ from tqdm import tqdm
 
 from brats_utils.cases.case import Case
 from brats_utils.cases.formats import open_image
-from brats_utils.cases.geometry import turn_volume
-from brats_utils.cases.reader import Scan, check_cases, read_case
-from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
+from brats_utils.cases.geometry import reorient_volume
+from brats_utils.cases.nifti import save_volume
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import Scan, read_case
+from brats_utils.inference import Prediction, Predictor, predict_scan
 from brats_utils.labels import BRATS_2023, REGIONS, LabelSchema, regions_to_labels
 from brats_utils.metrics import METRICS, Row, Summary, format_interval, score_row, summarise_scores
 from brats_utils.paths import display_path, replacing, say, write_text
 from brats_utils.report.charts import plot_calibration, plot_scores
-from brats_utils.report.figures import plot_comparison, render_png, stack_figures
+from brats_utils.report.drawing import render_png, stack_figures
+from brats_utils.report.figures import plot_comparison
 from brats_utils.report.page import ReportCase, build_report
 from brats_utils.uncertainty import LOW_EXPECTED_DICE, calibration_error, count_calibration, is_doubtful
 
@@ -42,7 +45,7 @@ NUM_VIEWED = 3
 def predict_case(predictor: Predictor, case: Case, scan: Scan) -> tuple[Prediction, Row]:
     """Predict a labelled case that was read; gives also its `metrics.score_row`, with `expected_dice_<region>`."""
     prediction = predict_scan(predictor, scan)
-    known = scan.numbering.known if scan.numbering else (True,) * len(REGIONS)
+    known = scan.label_schema.known if scan.label_schema else (True,) * len(REGIONS)
     row = score_row(case.case_id, prediction.regions, scan.regions, spacing_mm=scan.spacing_mm, known=known)
     return prediction, row | {f"expected_dice_{name}": value for name, value in prediction.expected_dice.items()}
 
@@ -52,8 +55,8 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
 
     Writes `out_dir/predictions/<case_id>.nii.gz`, `cases.csv` (a row per case), `summary.json` (by region: mean of
     each metric, its 95% interval, and the mean over cases that have the region; `ece` is the calibration error) and
-    `calibration.npy`. An earlier evaluation stays as it is until all of this one is there. The cases' numbering need not
-    be the predictor's. Gives the table in `cases.csv`, not rounded.
+    `calibration.npy`. An earlier evaluation stays as it is until all of this one is there. The cases' label convention need
+    not be the predictor's. Gives the table in `cases.csv`, not rounded.
     """
     check_cases(cases, incomplete=True)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -78,12 +81,14 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
         (out_dir / "predictions").mkdir(exist_ok=True)
         for path in [*(made / "predictions").iterdir(), *(made / name for name in EVALUATION)]:
             os.replace(path, out_dir / path.relative_to(made))
-    blind = sum("T1gd" in case.missing for case in cases)
-    if blind and not predictor.guess_enhancing:
-        say(f"ET: not looked for without T1gd, in {blind} of {len(cases)} cases; where there is some, its Dice is 0.")
-    outlined = sum(not all(case.numbering.known) for case in cases if case.numbering)
-    if outlined:
-        say(f"TC, ET: not scored in {outlined} of {len(cases)} cases, whose labels outline the whole tumour alone.")
+    without_t1gd = sum("T1gd" in case.missing for case in cases)
+    if without_t1gd and not predictor.guess_enhancing:
+        say(
+            f"ET: not segmented without T1gd, in {without_t1gd} of {len(cases)} cases; where ET is present, its Dice is 0."
+        )
+    whole_only = sum(not all(case.label_schema.known) for case in cases if case.label_schema)
+    if whole_only:
+        say(f"TC, ET: not scored in {whole_only} of {len(cases)} cases, whose labels outline the whole tumour alone.")
     return table
 
 
@@ -115,7 +120,7 @@ def rank_cases(table: pd.DataFrame) -> list[str]:
 
 def _read_pair(case: Case, out_dir: Path, *, schema: LabelSchema) -> tuple[Scan, torch.Tensor]:
     """Read a labelled case, and the regions on its grid that were predicted."""
-    written = replace(case, label=prediction_path(out_dir, case), numbering=schema)
+    written = replace(case, label=prediction_path(out_dir, case), label_schema=schema)
     return read_case(case, incomplete=True), read_case(written, incomplete=True).regions
 
 
@@ -124,7 +129,7 @@ def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema
 
     That package takes the first number such as 00001-000 in the name of a reference, and a prediction that ends in it.
     Each case gets one of its own, at the start or the end of its id: `folder/references/00001-000_<case_id>.nii.gz` and
-    `folder/predictions/<case_id>_00001-000.nii.gz`, in the numbering `brats2023`: cysts as core, cavities not at all.
+    `folder/predictions/<case_id>_00001-000.nii.gz`, in the label convention `brats2023`: cysts as core, cavities not at all.
 
     A folder that is not empty is an `OSError`. Gives the command that scores it.
     """
@@ -147,10 +152,10 @@ def write_official(cases: Sequence[Case], out_dir: Path, folder: Path, *, schema
 
 
 def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "") -> ReportCase:
-    """Load scan, truth and prediction of a case for pictures, turned to RAS; `note` stands beside its name: `worst`."""
+    """Load scan, truth and prediction of a case for pictures, reoriented to RAS; `note` stands beside its name: `worst`."""
     scan, predicted = _read_pair(case, out_dir, schema=schema)
     volumes = (scan.image, scan.regions, predicted)
-    image, truth, predicted = (turn_volume(volume, scan.image.affine) for volume in volumes)
+    image, truth, predicted = (reorient_volume(volume, scan.image.affine) for volume in volumes)
     width, depth, height = nib.as_closest_canonical(open_image(scan.reference)).header.get_zooms()[:3]
     return ReportCase(case.case_id, image, truth, predicted, (float(width), float(depth), float(height)), note)
 
@@ -191,13 +196,13 @@ def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema
 
 def format_summary(summary: Mapping[str, Summary]) -> str:
     """Lay the content of `summary.json` out as a table for the terminal."""
-    lines = ["region   Dice   95% interval     where present"]
+    lines = ["region   Dice   95% interval     region present"]
     for name, scores in summary.items():
         if scores["dice"] is None:
             lines.append(f"{name:6}      -   not in these labels")
             continue
-        where_present, count = scores.get("dice_where_present"), scores.get("cases_with_region")
-        present = f"{where_present:.3f} (n={count})" if where_present is not None else ""
+        mean, count = scores.get("dice_where_present"), scores.get("cases_with_region")
+        present = f"{mean:.3f} (n={count})" if mean is not None else ""
         lines.append(f"{name:6} {scores['dice']:6.3f}   {format_interval(scores):14}   {present}".rstrip())
     return "\n".join(lines)
 
@@ -211,8 +216,8 @@ def tabulate_summary(summary: Mapping[str, Summary]) -> pd.DataFrame:
             "all cases": summary[region.name][metric],
             "95% interval": format_interval(summary[region.name], metric=metric),
             "n": summary[region.name]["cases"],
-            "where present": summary[region.name][f"{metric}_where_present"],
-            "n present": summary[region.name]["cases_with_region"],
+            "region present": summary[region.name][f"{metric}_where_present"],
+            "n with region": summary[region.name]["cases_with_region"],
             "definition": definition,
         }
         for region in REGIONS

@@ -1,45 +1,26 @@
-"""Prediction: sliding window, then regions and integer labels in the scan's own geometry."""
+"""Prediction: sliding window and ensemble, then regions and integer labels on the scan's own grid."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
-from monai.transforms import ResampleToMatch
-from scipy import ndimage
 from torch import nn
 
 from brats_utils.bias_field import CorrectBiasd
 from brats_utils.cases.checks import find_tissue
-from brats_utils.cases.formats import open_image
-from brats_utils.cases.geometry import turn_volume
-from brats_utils.cases.nifti import copy_geometry
+from brats_utils.cases.geometry import resample_to_grid
 from brats_utils.cases.reader import Scan
 from brats_utils.labels import ET, REGIONS, SCHEMAS, WT, LabelSchema, regions_to_labels
 from brats_utils.model import Mirrored, choose_device, choose_precision, explain_out_of_memory
-from brats_utils.paths import replacing
+from brats_utils.post_processing import measure_removed, measure_volumes, threshold_probabilities
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 from brats_utils.transforms import build_normalisation, build_resampling
 from brats_utils.uncertainty import expected_dice
-
-MIN_ENHANCING_ML = 1.0
-"""Less enhancing tumour than this in a whole scan is taken for noise and becomes non-enhancing core.
-
-Under the BraTS rule a single false voxel in a scan without ET costs the whole score. Source: the post-processing of
-Isensee 2018 (No New-Net, arXiv 1809.10483); chosen on validation cases of an earlier phantom.
-"""
-
-MIN_TUMOUR_ML = 1.0
-"""A piece of tumour that touches no other and is smaller than this is taken for noise.
-
-Chosen on validation cases of an earlier phantom. The price: a real satellite lesion of this size is lost.
-"""
 
 OUT_OF_MEMORY_REMEDY = (
     "Close other programs, or use a machine with more memory. If that does not help, train with a smaller "
@@ -52,7 +33,11 @@ WINDOWS_AT_ONCE = 2
 Source: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp of torch 2.13: batch 1 needs 20,480 numbers per slice stack."""
 
 FLIPS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))
-"""All eight ways to mirror a (B, C, X, Y, Z) image, the first of them not at all."""
+"""Axes of all eight flips of a (B, C, X, Y, Z) image, for test-time augmentation; the first flips none."""
+
+
+COMMON_SETTINGS = ("spacing_mm", "inference_roi_size", "label_schema", "bias_correction")
+"""Of a training, what all networks of an ensemble must share."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +45,13 @@ class Prediction:
     """A prediction on the voxel grid of the scan it was made from; channels and regions in the order of `REGIONS`."""
 
     probabilities: torch.Tensor  # (3, X, Y, Z) float32; 0 outside the brain's box
-    spread: torch.Tensor | None  # likewise, their standard deviation among flips and networks; None with one of each
+    uncertainty: torch.Tensor | None  # likewise, their standard deviation over TTA and ensemble; None for a single pass
     labels: torch.Tensor  # (X, Y, Z) uint8, nested by construction
     regions: torch.Tensor  # (3, X, Y, Z) bool, nested: ET lies in TC and TC in WT
-    brain: torch.Tensor  # (X, Y, Z) bool, where any channel is not air
+    brain: torch.Tensor  # (X, Y, Z) bool, where any channel is not background
     expected_dice: dict[str, float]  # by region, how far it trusts itself: see `uncertainty.expected_dice`
-    volumes_ml: dict[str, float]  # by region, in mL; NaN where it was not looked for, as ET without T1gd
-    removed: dict[str, float]  # as too small: `pieces` of tumour, their volume `ml`, `ET_ml` of ET gone or called core
+    volumes_ml: dict[str, float]  # by region, in mL; NaN where it was not segmented, as ET without T1gd
+    removed: dict[str, float]  # by post-processing: connected components as `pieces`, `ml`; ET as `ET_ml`
 
 
 @dataclass(frozen=True)
@@ -76,11 +61,11 @@ class Predictor:
     models: tuple[nn.Module, ...]  # networks in evaluation mode, on one device; their probabilities are averaged
     spacing_mm: float  # voxel size they were trained at
     roi_size: tuple[int, int, int]  # sliding window in voxels
-    schema: LabelSchema  # numbering wanted for the labels
+    schema: LabelSchema  # label convention of the output
     precision: torch.dtype = torch.float32  # dtype for autocast; float32 means none
-    flips: bool = False  # average over all eight mirrored versions of the image too. Eight times slower
+    flips: bool = False  # test-time augmentation (TTA): average over all eight flips of the image. Eight times slower
     guess_enhancing: bool = False  # call enhancing tumour also without T1gd, which alone shows it
-    keep_small: bool = False  # keep what `clean_regions` takes for noise
+    keep_small: bool = False  # keep what `post_processing` takes for noise
     bias_correction: bool = False  # correct the bias field first, without what a first prediction calls tumour
 
 
@@ -89,46 +74,52 @@ def build_predictor(
 ) -> Predictor:
     """Rebuild the networks of one checkpoint or several, on the best device and precision of the machine.
 
-    For `flips` see `Predictor`; `schema` is the numbering wanted for the labels, by default that of the training.
+    For `flips` see `Predictor`; `schema` is the label convention of the output, by default that of the training.
 
     Raises:
-        CheckpointError: if they were trained for different voxel sizes, windows, numberings or with and without bias
-            correction, lack a setting, or do not load.
+        CheckpointError: if they were trained for different voxel sizes, windows, label conventions or with and without bias
+            correction, miss a setting, or do not load.
     """
-    for checkpoint in checkpoints:
-        checkpoint.check_settings()
-    needed = [
-        (
-            c.config["spacing_mm"],
-            tuple(c.config["inference_roi_size"]),
-            c.config["label_schema"],
-            c.config.get("bias_correction", False),  # checkpoints from before it do without
-        )
-        for c in checkpoints
-    ]
-    if len(set(needed)) != 1:
-        raise CheckpointError(
-            f"Found checkpoints of different voxel size, window, label schema or bias correction: {sorted(set(needed))}. "
-            "An ensemble needs networks that were trained alike in these."
-        )
-    (spacing_mm, roi_size, schema_name, bias_correction), device = needed[0], choose_device()
+    config = _read_common_settings(checkpoints)
+    device = choose_device()
     # channels last, a CPU convolves a third faster; group norm rounds a little more, as bfloat16 does
     layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
-    models = tuple(_face(c).to(device, memory_format=layout) for c in checkpoints)  # type: ignore[call-overload]
+    networks = [_build_network(checkpoint) for checkpoint in checkpoints]
+    models = tuple(network.to(device, memory_format=layout) for network in networks)  # type: ignore[call-overload]
     return Predictor(
-        models,
-        spacing_mm,
-        roi_size,
-        schema or SCHEMAS[schema_name],
-        choose_precision(device),
-        flips,
-        bias_correction=bias_correction,
+        models=models,
+        spacing_mm=config["spacing_mm"],
+        roi_size=config["inference_roi_size"],
+        schema=schema or SCHEMAS[config["label_schema"]],
+        precision=choose_precision(device),
+        flips=flips,
+        bias_correction=config["bias_correction"],
     )
 
 
-def _face(checkpoint: Checkpoint) -> nn.Module:
+def _read_common_settings(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
+    """Read what a prediction needs to know of a training; a `CheckpointError` where the checkpoints differ in it."""
+    needed = []
+    for checkpoint in checkpoints:
+        checkpoint.check_settings()
+        config = {"bias_correction": False, **checkpoint.config}  # checkpoints from before it do without
+        settings = {name: config[name] for name in COMMON_SETTINGS}
+        settings["inference_roi_size"] = tuple(settings["inference_roi_size"])
+        needed.append(settings)
+    first = needed[0]
+    if any(settings != first for settings in needed):
+        found = "; ".join(str(settings) for settings in needed)
+        raise CheckpointError(
+            f"Found checkpoints of different voxel size, window, label schema or bias correction: {found}. "
+            "An ensemble needs networks that were trained alike in these."
+        )
+    return first
+
+
+def _build_network(checkpoint: Checkpoint) -> nn.Module:
     """Rebuild a network; one of a bundle that was trained on other axes than RAS sees what it is given mirrored."""
-    axes, model = checkpoint.config.get("axes", "RAS"), checkpoint.build_model()
+    axes = checkpoint.config.get("axes", "RAS")
+    model = checkpoint.build_model()
     return model if axes == "RAS" else Mirrored(model, axes=axes)
 
 
@@ -170,6 +161,27 @@ def predict_members(predictor: Predictor, image: torch.Tensor) -> Iterator[torch
             yield logits.sigmoid().flip(axes)[0].cpu()
 
 
+def predict_mean(predictor: Predictor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Average what `predict_members` gives for an image.
+
+    Returns:
+        (3, X, Y, Z) float32 mean of the probabilities, and their standard deviation; None for a single pass.
+    """
+    shape = (len(REGIONS), *image.shape[1:])
+    total = torch.zeros(shape)
+    squares = torch.zeros(shape)
+    count = 0
+    for probability in predict_members(predictor, image):
+        total = total + probability
+        squares = squares + probability**2
+        count += 1
+    mean = total / count
+    if count == 1:
+        return mean, None
+    variance = squares / count - mean**2
+    return mean, variance.clamp(min=0).sqrt()
+
+
 def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
     """Bring an image as `Scan.tensors` has it to the form that the networks take, (4, X, Y, Z) float32, z-scored.
 
@@ -179,10 +191,10 @@ def prepare_image(predictor: Predictor, image: MetaTensor) -> MetaTensor:
     data = build_resampling(predictor.spacing_mm)({"image": image})
     normalise = build_normalisation()
     if predictor.bias_correction:
-        plain = normalise({"image": data["image"].clone()})["image"]
-        passes = list(predict_members(replace(predictor, flips=False), plain.as_tensor()))
-        whole = torch.stack(passes).mean(0)[REGIONS.index(WT)][None]
-        data = CorrectBiasd(predictor.spacing_mm)({**data, "tumour": whole > 0.5})
+        uncorrected = normalise({"image": data["image"].clone()})["image"]
+        mean, _ = predict_mean(replace(predictor, flips=False), uncorrected.as_tensor())
+        tumour = mean[REGIONS.index(WT)][None] > 0.5
+        data = CorrectBiasd(predictor.spacing_mm)({**data, "tumour": tumour})
     prepared: MetaTensor = normalise(data)["image"]
     return prepared
 
@@ -191,104 +203,25 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Prediction:
     """Predict one patient, from files to labels on the files' own voxel grid.
 
     The affine of the preprocessed image leads back: the probabilities are resampled to the
-    original grid in one step, whatever was cropped, turned or rescaled, and only then thresholded.
+    original grid in one step, whatever was cropped, reoriented or rescaled, and only then thresholded.
     """
     prepared = prepare_image(predictor, scan.tensors["image"])
-    shape = (len(REGIONS), *prepared.shape[1:])
-    total, squares, count = torch.zeros(shape), torch.zeros(shape), 0
-    for probability in predict_members(predictor, prepared.as_tensor()):
-        total, squares, count = total + probability, squares + probability**2, count + 1
-    mean = total / count
-    probabilities = _resample_back(mean, prepared, scan.image)
-    spread = None
-    if count > 1:
-        spread = _resample_back((squares / count - mean**2).clamp(min=0).sqrt(), prepared, scan.image)
+    mean, deviation = predict_mean(predictor, prepared.as_tensor())
+    probabilities = resample_to_grid(mean, prepared.affine, onto=scan.image)
+    uncertainty = None if deviation is None else resample_to_grid(deviation, prepared.affine, onto=scan.image)
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
-    sought = [region is not ET or scan.missing != "T1gd" or predictor.guess_enhancing for region in REGIONS]
-    every, regions = cut_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=predictor.keep_small)
-    _, tumour, enhancing = every & ~regions
-    pieces = ndimage.label(tumour.numpy(), np.ones((3, 3, 3)))[1]
-    removed = {"pieces": pieces, "ml": float(tumour.sum()) * voxel_ml, "ET_ml": float(enhancing.sum()) * voxel_ml}
-    volumes_ml = {
-        region.name: float(mask.sum()) * voxel_ml if looked_for else math.nan
-        for region, mask, looked_for in zip(REGIONS, regions, sought, strict=True)
-    }
-    labels = regions_to_labels(regions, predictor.schema)
-    brain = find_tissue(scan.image)
-    expected = expected_dice(probabilities, regions)
-    return Prediction(probabilities, spread, labels, regions, brain, expected, volumes_ml, removed)
-
-
-def _resample_back(volume: torch.Tensor, prepared: MetaTensor, original: MetaTensor) -> torch.Tensor:
-    """Bring (3, x, y, z) values of the model's grid to (3, X, Y, Z) of the scan's, 0 outside."""
-    to_scan = np.linalg.inv(np.asarray(original.affine)) @ np.asarray(prepared.affine)
-    same_size = np.allclose(np.abs(to_scan[:3, :3]).sum(axis=0), 1, atol=1e-3)
-    if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and turned only: move whole voxels
-        turned = turn_volume(volume, to_scan)
-        corners = to_scan @ np.array([[0, 0, 0, 1], [*(size - 1 for size in volume.shape[1:]), 1]]).T
-        start = corners[:3].min(axis=1).round().astype(int)
-        pasted = torch.zeros(len(volume), *original.shape[1:])
-        pasted[:, *(slice(at, at + size) for at, size in zip(start, turned.shape[1:], strict=True))] = turned
-        return pasted
-    resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
-    return torch.Tensor(resample(MetaTensor(volume, affine=prepared.affine), img_dst=original))
-
-
-def cut_probabilities(
-    probabilities: torch.Tensor, sought: Sequence[bool], *, voxel_ml: float, keep_small: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut probabilities at one half, on whatever grid they are.
-
-    Args:
-        probabilities: (3, X, Y, Z) float32, in the order of `REGIONS`.
-        sought: whether each of the regions was looked for.
-        voxel_ml: volume of a voxel in mL.
-        keep_small: see `clean_regions`.
-
-    Returns:
-        (3, X, Y, Z) bool, nested: all that is above one half, and what is left of it when it is cleaned.
-    """
-    every = clean_regions(probabilities > 0.5, voxel_ml=voxel_ml, keep_small=True)
-    every &= torch.tensor(sought)[:, None, None, None]
-    return every, clean_regions(every, voxel_ml=voxel_ml, keep_small=keep_small)
-
-
-def clean_regions(regions: torch.Tensor, *, voxel_ml: float, keep_small: bool = False) -> torch.Tensor:
-    """Nest the regions and drop what is too small to be believed: see `MIN_TUMOUR_ML` and `MIN_ENHANCING_ML`.
-
-    Args:
-        regions: (3, X, Y, Z) bool, each thresholded by itself.
-        voxel_ml: volume of a voxel in mL.
-        keep_small: nest them only.
-
-    Returns:
-        (3, X, Y, Z) bool, ET within TC within WT, as `labels.regions_to_labels` nests them; small ET counts as core
-        that does not enhance.
-    """
-    if not keep_small:
-        components, _ = ndimage.label(regions.any(0).numpy(), np.ones((3, 3, 3)))
-        large = np.bincount(components.ravel()) * voxel_ml >= MIN_TUMOUR_ML
-        large[0] = False  # component 0 is what is not tumour
-        regions = regions & torch.from_numpy(large[components])
-    core, whole, enhancing = regions
-    core = core | enhancing
-    if not keep_small and float(enhancing.sum()) * voxel_ml < MIN_ENHANCING_ML:
-        enhancing = torch.zeros_like(enhancing)
-    return torch.stack([core, whole | core, enhancing])
-
-
-def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 1.0) -> Path:
-    """Write 8-bit integers as NIfTI with the affine, codes and units of the scan.
-
-    Args:
-        volume: (X, Y, Z) or (X, Y, Z, C) uint8.
-        path: to write, `.nii.gz`; whole or not at all.
-        like: the scan (3D or 4D) whose geometry the volume shares.
-        slope: what readers multiply the integers by; 1 / 255 for probabilities.
-    """
-    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None)
-    copy_geometry(open_image(like).header, image.header)
-    image.header.set_slope_inter(slope, 0)
-    with replacing(path) as temporary:
-        nib.save(image, temporary)
-    return path
+    et_is_visible = scan.missing != "T1gd" or predictor.guess_enhancing
+    segmented = [region is not ET or et_is_visible for region in REGIONS]
+    thresholded, regions = threshold_probabilities(
+        probabilities, segmented, voxel_ml=voxel_ml, keep_small=predictor.keep_small
+    )
+    return Prediction(
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        labels=regions_to_labels(regions, predictor.schema),
+        regions=regions,
+        brain=find_tissue(scan.image),
+        expected_dice=expected_dice(probabilities, regions),
+        volumes_ml=measure_volumes(regions, segmented, voxel_ml=voxel_ml),
+        removed=measure_removed(thresholded & ~regions, voxel_ml=voxel_ml),
+    )

@@ -1,6 +1,6 @@
 """Label schemas and the three tumour regions: the only place that knows which integer means what.
 
-Seven numberings of the same tissues are in use. Mixing them up swaps the enhancing tumour with
+Seven conventions for the same tissues are in use. Mixing them up swaps the enhancing tumour with
 the edema or the necrotic core, and a model then reports excellent numbers for the wrong thing.
 
 | schema       | 1         | 2       | 3         | 4         | source                                            |
@@ -159,7 +159,7 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
 
     `labels` is (X, Y, Z) or (1, X, Y, Z), of any integer or float dtype, with values of the schema. Gives (3, X, Y, Z)
     bool, channels in the order of `REGIONS`; a region that is not known is empty. MONAI's
-    `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is written for other numberings than MSD's, with either
+    `ConvertToMultiChannelBasedOnBratsClassesd` does not serve: it is written for other conventions than MSD's, with either
     value of its `et_label` (Project-MONAI/tutorials, issue 1355).
     """
     volume = labels[0] if labels.ndim == 4 else labels
@@ -174,7 +174,7 @@ def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tenso
     Written from the outside in, WT then TC then ET, as in the region-based training of nnU-Net (Isensee 2021, arXiv
     2011.00848): a voxel called ET but not WT still counts as tumour.
 
-    `regions` is (3, X, Y, Z) bool, channels in the order of `REGIONS`. Gives (X, Y, Z) uint8 in the numbering of the
+    `regions` is (3, X, Y, Z) bool, channels in the order of `REGIONS`. Gives (X, Y, Z) uint8 in the convention of the
     schema; its cyst and cavity are not written, for no region tells them apart.
     """
     core, whole, enhancing = regions.bool()

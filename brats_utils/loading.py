@@ -17,8 +17,7 @@ from monai.transforms import Compose, Randomizable
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
-from brats_utils.cases.case import Case
-from brats_utils.cases.reader import stamp_files
+from brats_utils.cases.case import Case, stamp_files
 from brats_utils.memory import keep_freed_memory
 from brats_utils.paths import replacing, say
 
@@ -52,8 +51,8 @@ class MappedDataset(torch.utils.data.Dataset):
 
     def __init__(self, cases: Sequence[Case], transform: Compose, cache_dir: Path) -> None:
         recipe = pickle_hashing(transform.transforms).decode()
-        # what a prepared case depends on: its files as they are now, their numbering, and the transforms
-        keys = [pickle_hashing([recipe, case.numbering, *stamp_files(case)]).decode()[:16] for case in cases]
+        # what a prepared case depends on: its files as they are now, their label convention, and the transforms
+        keys = [pickle_hashing([recipe, case.label_schema, *stamp_files(case)]).decode()[:16] for case in cases]
         self.paths = [cache_dir / f"{case.case_id}-{key}.pt" for case, key in zip(cases, keys, strict=True)]
         for case, path in zip(tqdm(cases, desc="Preparing cases"), self.paths, strict=True):
             if not path.exists():

@@ -38,15 +38,15 @@ allows 1 mm, on a grid of 1 mm."""
 
 LESION_DILATION_MM = 3.0
 LESION_MIN_MM3 = 50.0
-"""True specks with up to twice the one between them are one lesion; those no larger than the other are not scored.
+"""True components with up to twice the one between them are one lesion; those no larger than the other are not scored.
 Source: BraTS 2023, adult glioma, github.com/rachitsaluja/BraTS-2023-Metrics."""
 
 
 def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Compute the Dice score of each region of one case.
 
-    An empty region scores 1 if the prediction is empty too and 0 if it is not, so that inventing
-    tumour costs something. `monai.metrics.DiceMetric(ignore_empty=True)` skips such cases and hides it. Source: the
+    An empty region scores 1 if the prediction is empty too and 0 if it is not, so that a
+    false positive costs something. `monai.metrics.DiceMetric(ignore_empty=True)` skips such cases and hides it. Source: the
     BraTS challenges up to 2023, e.g. Bakas 2018, arXiv 1811.02629; 2026 leaves empty regions out.
 
     Both are (R, X, Y, Z) bool; shapes that differ are a `ValueError`. Gives (R,) float64 in [0, 1].
@@ -95,14 +95,14 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
     """Score one (X, Y, Z) region lesion by lesion, so that a missed small lesion counts as much as a large one.
 
     The true mask is dilated, and what then hangs together is one lesion. Each component of the prediction that touches
-    the dilated lesion belongs to it. A lesion that none touches is missed; a component that touches none is invented.
+    the dilated lesion belongs to it. A lesion that none touches is a false negative; a component that touches none is a false positive.
     Source: BraTS 2023, see `LESION_DILATION_MM`. The challenge dilates three times by a voxel of 1 mm and its 18
     neighbours. On other grids the dilation is the same in mm along each axis, whatever the size of the voxels: those
     over 1 mm are divided first, and the steps follow the size. At 1 mm it is the challenge's own.
 
     Returns:
-        `lesion_dice`: the sum of the lesions' Dice, divided by true and invented lesions together; `lesion_hd95_mm`,
-        likewise, with `WORST_DISTANCE_MM` for a missed or invented one; `lesion_f1`; and the counts `lesions_found`,
+        `lesion_dice`: the sum of the lesions' Dice, divided by true and false-positive lesions together; `lesion_hd95_mm`,
+        likewise, with `WORST_DISTANCE_MM` for a false negative or a false positive; `lesion_f1`; and the counts `lesions_found`,
         `lesions_missed` and `lesions_invented`. Without any lesion the scores are 1, 0 mm and 1.
     """
     parts = np.ceil(np.array(spacing_mm) / 1.05).astype(int)  # of a voxel, so that none is well over 1 mm
@@ -127,15 +127,16 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
         dice.append(2 * int((theirs & here).sum()) / (int(here.sum()) + int(theirs.sum())))
         hd95.append(float(score_surfaces(theirs, here, spacing_mm=fine_mm)["hd95_mm"]))
         missed += not touching
-    invented, found = num_components - len(belonging), len(dice) - missed
-    count = len(dice) + invented
+    false_positives = num_components - len(belonging)
+    found = len(dice) - missed
+    count = len(dice) + false_positives
     return {
         "lesion_dice": sum(dice) / count if count else 1.0,
-        "lesion_hd95_mm": (sum(hd95) + invented * WORST_DISTANCE_MM) / count if count else 0.0,
-        "lesion_f1": 2 * found / (2 * found + missed + invented) if count else 1.0,
+        "lesion_hd95_mm": (sum(hd95) + false_positives * WORST_DISTANCE_MM) / count if count else 0.0,
+        "lesion_f1": 2 * found / (2 * found + missed + false_positives) if count else 1.0,
         "lesions_found": found,
         "lesions_missed": missed,
-        "lesions_invented": invented,
+        "lesions_invented": false_positives,
     }
 
 
@@ -178,7 +179,7 @@ def score_row(
 
 
 def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
-    """Summarise rows of `score_row` by region, honestly: with and without the cases that lack the region.
+    """Summarise rows of `score_row` by region: over all cases, and over those in which the region is present.
 
     Returns:
         For each region `dice` over all cases (BraTS 2023), its 95% interval `low`, `high`, the number of `cases`,

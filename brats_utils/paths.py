@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from brats_utils.drive import mount_drive
+
 PLACES = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
 REPOSITORY = next((place for place in PLACES if (place / "notebooks" / "01_setup.ipynb").is_file()), Path.cwd())
 """Where the notebooks are: above this package, or, where it is installed apart, in or above the working folder."""
@@ -16,8 +18,6 @@ def resolve_path(path: str | Path) -> Path:
     Notebooks work in the repository's folder, see `colab.set_up`. In Colab `drive:folder` is a folder of Google Drive, which is mounted when it is first asked for.
     """
     if str(path).startswith("drive:"):
-        from brats_utils.colab import mount_drive
-
         return mount_drive(str(path).removeprefix("drive:"))
     return Path(str(path)).expanduser().absolute()  # papermill takes a name such as 2026 for a number
 

@@ -23,7 +23,7 @@ class Project:
     cfg: Config  # its settings
     out_dir: Path  # where everything of this run lies
     dataset_dir: Path  # the folder of the cases
-    schema: LabelSchema  # how their labels are numbered
+    schema: LabelSchema  # the convention of their labels
     parts: dict[str, list[Case]]  # the labelled cases by `split.PARTS`
 
     @property
@@ -50,10 +50,10 @@ def open_project(*, preset: str, data: str, output_dir: str, overrides: Any, ini
     cfg = load_config(preset, overrides, data=data, output_dir=output_dir, init=init)
     out_dir, dataset_dir = resolve_path(output_dir), resolve_path(cfg.dataset_dir)
     cases = find_cases(dataset_dir, schema=SCHEMAS.get(cfg.label_schema))
-    (schema,) = {case.numbering for case in cases if case.numbering}
+    (schema,) = {case.label_schema for case in cases if case.label_schema}
     parts = split_cases(cases, out_dir / "split.json", seed=cfg.seed)
     sizes = ", ".join(f"{len(members)} {part}" for part, members in parts.items())
-    print(f"{display_path(out_dir)}: {len(cases)} cases of {dataset_dir.name} ({sizes}), {schema.name} numbering.")
+    print(f"{display_path(out_dir)}: {len(cases)} cases of {dataset_dir.name} ({sizes}), {schema.name} convention.")
     return Project(preset, cfg, out_dir, dataset_dir, schema, parts)
 
 

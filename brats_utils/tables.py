@@ -1,4 +1,4 @@
-"""Weights & Biases tables: one row per slice, with overlays that the reader can switch on and off."""
+"""Weights & Biases tables: one row per slice, with overlays that can be switched on and off."""
 
 from collections.abc import Iterable
 
@@ -104,20 +104,22 @@ def build_prediction_table(cases: Iterable[TableCase], *, margin: int = 2, strid
 
 
 def build_confusion_table(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> wandb.Table:
-    """Count for each region what the predictions found, missed and invented.
+    """Count for each region the true positives, false negatives and false positives of the predictions.
 
     Takes prediction and truth of each case, (3, X, Y, Z) bool. Gives one row per region: voxels of all cases together,
-    then the share of the true region that was found (sensitivity) and the share of the prediction that is right
-    (precision); None for nothing out of nothing.
+    then sensitivity, the share of the true region that was found, and precision, the share of the prediction that is
+    true; None for 0 of 0.
     """
     counts = torch.zeros(len(REGIONS), 3, dtype=torch.int64)
     for prediction, truth in pairs:
         parts = (prediction & truth, ~prediction & truth, prediction & ~truth)
         counts += torch.stack([part.flatten(1).sum(1) for part in parts], dim=1).cpu()
-    table = wandb.Table(columns=["Region", "True positive", "False negative", "False positive", "Found", "Right"])
-    for region, (found, missed, invented) in zip(REGIONS, counts.tolist(), strict=True):
-        shares = [round(found / whole, 4) if whole else None for whole in (found + missed, found + invented)]
-        table.add_data(region.title, found, missed, invented, *shares)
+    table = wandb.Table(
+        columns=["Region", "True positive", "False negative", "False positive", "Sensitivity", "Precision"]
+    )
+    for region, (hits, misses, false_alarms) in zip(REGIONS, counts.tolist(), strict=True):
+        shares = [round(hits / whole, 4) if whole else None for whole in (hits + misses, hits + false_alarms)]
+        table.add_data(region.title, hits, misses, false_alarms, *shares)
     return table
 
 

@@ -10,7 +10,7 @@ import torch
 from brats_utils.paths import say
 
 INTERVAL_S = 10.0
-"""How often to look. Shorter, and a program that starts in between would count as work that stays."""
+"""How often the load is measured. Shorter, and a program that starts in between would count as work that stays."""
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def follow_load() -> Iterator[Callable[[], None]]:
     most, start, used = torch.get_num_threads(), time.monotonic(), _own_seconds()
     psutil.cpu_percent(percpu=True)  # which counts from the call before
 
-    def look() -> None:
+    def adjust_threads() -> None:
         nonlocal start, used
         now = time.monotonic()
         if now - start < INTERVAL_S:
@@ -40,7 +40,7 @@ def follow_load() -> Iterator[Callable[[], None]]:
             torch.set_num_threads(threads)
 
     try:
-        yield look
+        yield adjust_threads
     finally:
         torch.set_num_threads(most)
 

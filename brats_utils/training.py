@@ -13,11 +13,12 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from brats_utils.inference import clean_regions, predict_logits
+from brats_utils.inference import predict_logits
 from brats_utils.labels import REGIONS
 from brats_utils.loading import EpochBatches, derive_seed
 from brats_utils.metrics import dice_per_region
 from brats_utils.model import explain_out_of_memory
+from brats_utils.post_processing import postprocess_regions
 from brats_utils.saving.resume import TrainingState, read_losses
 from brats_utils.threads import follow_load
 
@@ -148,7 +149,7 @@ def validate(
     for batch in loader:
         image = batch["image"].to(state.accelerator.device)
         logits = predict_logits(model, image, roi_size=roi_size, precision=state.precision)
-        predicted = clean_regions(logits[0].cpu() > 0, voxel_ml=spacing_mm**3 / 1000)
+        predicted = postprocess_regions(logits[0].cpu() > 0, voxel_ml=spacing_mm**3 / 1000)
         scores.append((batch["case_id"][0], dice_per_region(predicted, batch["label"][0])))
     return torch.stack([dice for _, dice in sorted(gather_object(scores), key=lambda score: score[0])])
 
@@ -172,10 +173,10 @@ def train_epochs(
     Yields:
         One result an epoch, when the state may be saved. It may be saved after a KeyboardInterrupt too.
     """
-    with follow_load() if state.accelerator.device.type == "cpu" else nullcontext(lambda: None) as look:
+    with follow_load() if state.accelerator.device.type == "cpu" else nullcontext(lambda: None) as adjust_threads:
         while state.epoch < max_epochs:
             start = time.perf_counter()
-            losses = train_epoch(state, train_loader, seed=seed, after_step=look)
+            losses = train_epoch(state, train_loader, seed=seed, after_step=adjust_threads)
             seconds = time.perf_counter() - start
             epoch, dice, is_best = state.epoch + 1, None, False
             if epoch % validation_intervals == 0 or epoch == max_epochs:

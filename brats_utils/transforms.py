@@ -65,12 +65,12 @@ class RandAppearanced(MapTransform, Randomizable):
     """Change how each channel of a patch looks, and not what is in it: as if another scanner had taken it.
 
     Every channel gets a contrast curve, a brightness and a bias field of its own, now and then blur or noise; now and
-    then one says next to nothing, or all have been scanned in thick slices. Then shapes, and what is brighter than what,
-    are left to learn. In the spirit of SynthSeg (Billot 2023, arXiv 2107.09559).
+    then one is attenuated (modality dropout), or all have been scanned in thick slices. Shapes, and what is brighter
+    than what, are left to learn. In the spirit of SynthSeg (Billot 2023, arXiv 2107.09559).
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Change (C, X, Y, Z) images, z-scored; air stays 0. Gives float32."""
+        """Change (C, X, Y, Z) images, z-scored; the background stays 0. Gives float32."""
         return {**data, **{key: self._change(data[key].float()) for key in self.key_iterator(data)}}
 
     def _change(self, image: torch.Tensor) -> torch.Tensor:
@@ -80,7 +80,7 @@ class RandAppearanced(MapTransform, Randomizable):
         image = image * self._draw(0.4, image).exp() + (self._draw(0.6, image) + _stretch(lattice, image.shape[1:]))
         if self.R.rand() < 0.3:
             image = _thicken(image, self.R.uniform(1.5, 3.5), axis=int(self.R.choice(3, p=(0.15, 0.15, 0.7))))
-        for channel, (blurred, noisy, lost) in enumerate(self.R.rand(len(image), 3)):
+        for channel, (blurred, noisy, attenuated) in enumerate(self.R.rand(len(image), 3)):
             if blurred < 0.25:
                 sigma = float(self.R.uniform(0.3, 0.9))  # voxels
                 image[channel] = GaussianSmooth(sigma)(image[channel : channel + 1])[0]
@@ -88,7 +88,7 @@ class RandAppearanced(MapTransform, Randomizable):
                 generator = torch.Generator().manual_seed(int(self.R.randint(2**31)))
                 noise = torch.randn(image.shape[1:], generator=generator)
                 image[channel] += float(self.R.uniform(0, 0.4)) * noise
-            if lost < 0.08:
+            if attenuated < 0.08:
                 image[channel] *= float(self.R.uniform(0, 0.5))
         return torch.where(tissue, image, 0.0)
 
@@ -139,7 +139,7 @@ def build_preprocessing(spacing_mm: float, *, bias_correction: bool = False) -> 
 
     Returns:
         A transform from `reader.Scan.tensors` (label may be missing) to MetaTensors
-        `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in air, and
+        `image` (4, X, Y, Z) float32, z-scored per channel over its non-zero voxels, 0 in the background, and
         `label` (1, X, Y, Z) float32 integers of the schema. Their affines know the way back.
     """
     corrections = [CorrectBiasd(spacing_mm)] if bias_correction else []
@@ -168,7 +168,7 @@ def build_train_transform(roi_size: tuple[int, int, int], *, schema: LabelSchema
 
     Args:
         roi_size: patch size in voxels.
-        schema: numbering of the cached labels.
+        schema: convention of the cached labels.
         appearance: `strong` for `RandAppearanced`; `classic` for a factor and an offset of up to .1 around 1 and 0, the
             same for all voxels and channels.
 

@@ -45,7 +45,7 @@ def count_calibration(probabilities: torch.Tensor, truth: torch.Tensor, brain: t
     """Sort the voxels of a brain by predicted probability and count how many are tumour; counts of cases add up.
 
     `probabilities` is (3, X, Y, Z) float in [0, 1], `truth` the same of bool, `brain` (X, Y, Z) bool: the voxels to
-    count. Air would make any network look well calibrated. Gives (3, NUM_BINS, 3) float64: for each region and bin the
+    count. Background would make any network look well calibrated. Gives (3, NUM_BINS, 3) float64: for each region and bin the
     number of voxels, the sum of their probabilities, and how many of them are tumour. MONAI's `calibration_binning`
     adds up in float32, gives means, and puts .1 into the bin below it; `numpy.histogram` takes twice the time.
     """

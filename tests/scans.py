@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.geometry import turn_volume
+from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import check_cases, read_case
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import MSD, LabelError
 from brats_utils.loading import build_dataset
 from brats_utils.transforms import build_cached_transform, build_eval_transform
@@ -103,7 +104,7 @@ def read_files(*files, **how):
 
 
 def prepare(cases, *, cache):
-    whole = build_eval_transform(cases[0].numbering)
+    whole = build_eval_transform(cases[0].label_schema)
     dataset = build_dataset(cases, cached=build_cached_transform(4.0), on_the_fly=whole, cache=cache)
     return [dataset[index] for index in range(len(cases))]
 
@@ -117,8 +118,8 @@ def look(folder, *, schema=None, cache="none"):
         seen[case.case_id] = {
             "training image": patch["image"],
             "training regions": patch["label"],
-            "evaluation regions": turn_volume(truth.regions, truth.image.affine),
-            "prediction image": turn_volume(scan.image, scan.image.affine),
+            "evaluation regions": reorient_volume(truth.regions, truth.image.affine),
+            "prediction image": reorient_volume(scan.image, scan.image.affine),
         }
     return seen
 

@@ -9,8 +9,9 @@ import pytest
 from wandb_log import read_artifacts, read_records, run_folder
 from wandb_run import PLANTED_KEY, start
 
+from brats_utils.artifacts import fetch_checkpoint, log_checkpoint, log_dataset
 from brats_utils.saving.checkpoints import PRETRAINED
-from brats_utils.tracking import fetch_checkpoint, finish_run, log_checkpoint, log_dataset, start_run
+from brats_utils.tracking import finish_run, start_run
 
 pytestmark = pytest.mark.usefixtures("quiet_wandb")
 
@@ -135,7 +136,7 @@ def test_a_file_that_is_named_is_taken_as_it_is(tmp_path, checkpoint, local):
 def test_without_a_local_best_the_network_in_the_box_is_taken_and_said(tmp_path, capsys):
     run = start(tmp_path, "inference")
     assert fetch_checkpoint(run, "", local_path=tmp_path / "best.pt", root=tmp_path) == PRETRAINED
-    assert f"{tmp_path / 'best.pt'}: not found, so the network in the box" in capsys.readouterr().out
+    assert f"{tmp_path / 'best.pt'}: not found, so the pretrained network" in capsys.readouterr().out
     finish_run(run)
 
 

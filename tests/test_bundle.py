@@ -14,7 +14,8 @@ import torch
 
 from brats_utils.cases.case import Case
 from brats_utils.cases.reader import read_case
-from brats_utils.commands.export import export_bundle, write_model_card
+from brats_utils.commands.export import export_bundle
+from brats_utils.commands.model_card import write_model_card
 from brats_utils.inference import Predictor, predict_scan
 from brats_utils.labels import MSD
 from brats_utils.saving.checkpoints import CheckpointError, load_checkpoint

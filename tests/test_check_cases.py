@@ -8,9 +8,10 @@ import nibabel as nib
 import pytest
 from scans import turn, write_labelled
 
-from brats_utils.cases import reader
+from brats_utils.cases import precheck
 from brats_utils.cases.case import CaseError
-from brats_utils.cases.reader import check_cases, read_case
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.labels import BRATS_2021, LabelError
 
 
@@ -23,7 +24,9 @@ def case(tmp_path):
 def readings(monkeypatch):
     """Ids of the cases that are read from now on."""
     read = []
-    monkeypatch.setattr(reader, "read_case", lambda case, **how: (read.append(case.case_id), read_case(case, **how))[1])
+    monkeypatch.setattr(
+        precheck, "read_case", lambda case, **how: (read.append(case.case_id), read_case(case, **how))[1]
+    )
     return read
 
 
@@ -41,7 +44,7 @@ def test_a_checked_case_is_not_read_again_until_one_of_its_files_changes(case, t
 def test_a_case_is_checked_again_in_another_numbering(case, tmp_path, readings):
     check_cases([case], remembered=tmp_path / "checked.json")
     with pytest.raises(LabelError, match=r"found label values \[3\]"):
-        check_cases([replace(case, numbering=BRATS_2021)], remembered=tmp_path / "checked.json")
+        check_cases([replace(case, label_schema=BRATS_2021)], remembered=tmp_path / "checked.json")
     assert readings == ["one", "one"]
 
 
@@ -73,5 +76,5 @@ def test_warnings_are_printed_of_five_cases_also_when_they_are_remembered(case, 
         assert [line.partition(":")[0] for line in said[1:]] == [f"- case{number}" for number in range(5)] + [
             "- and 2 more"
         ]
-        assert "The label's axes run RAS, those of the scan LPS: it was turned onto the scan." in said[1]
+        assert "The label's axes run RAS, those of the scan LPS: it was reoriented to the scan's axes." in said[1]
         assert said[-1].endswith(": case5, case6")

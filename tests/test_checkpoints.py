@@ -4,7 +4,7 @@ import pytest
 import torch
 from damage import damage
 
-from brats_utils.commands.export import write_model_card
+from brats_utils.commands.model_card import write_model_card
 from brats_utils.inference import build_predictor
 from brats_utils.model import build_model
 from brats_utils.saving.checkpoints import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint

@@ -46,7 +46,8 @@ def test_predict_says_what_it_removed_and_keeps_it_on_request(checkpoint, tmp_pa
     command = ["predict", "--checkpoint", str(checkpoint), "--image", "x", "--out", str(tmp_path)]
     main(command)
     assert (
-        "Removed as too small: 2 pieces of tumour, 0.50 mL in all; ET, 0.00 mL. --keep-small" in capsys.readouterr().out
+        "Removed as too small: 2 connected components of tumour, 0.50 mL in all; ET, 0.00 mL. --keep-small"
+        in capsys.readouterr().out
     )
     main([*command, "--keep-small"])
     assert "Removed" not in capsys.readouterr().out
@@ -162,5 +163,5 @@ def test_train_takes_the_numbering_from_dataset_json_and_records_it(small_phanto
     command = ["train", "--preset", "smoke", "--out", str(tmp_path / "out"), "--wandb-mode", "disabled", *settings]
     main([*command, "--data", str(small_phantom)])
     assert load_checkpoint(tmp_path / "out/checkpoints/best.pt").config["label_schema"] == "msd"
-    assert "numbered as msd, as dataset.json says" in capsys.readouterr().out
+    assert "in the msd convention, as dataset.json says" in capsys.readouterr().out
     assert "set label_schema to it" in refused(*command, "--data", small_phantom, "--schema", "brats2021")

@@ -19,7 +19,7 @@ import torch
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from brats_utils import colab
+from brats_utils import colab, drive
 from brats_utils.paths import resolve_path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -214,7 +214,7 @@ def test_drive_is_mounted_in_colab_and_refused_elsewhere(monkeypatch):
     stub = types.ModuleType("google.colab")
     stub.drive = types.SimpleNamespace(mount=mounted.append)
     monkeypatch.setitem(sys.modules, "google.colab", stub)
-    monkeypatch.setattr(colab, "IN_COLAB", True)
+    monkeypatch.setattr(drive, "IN_COLAB", True)
     assert resolve_path("drive:brats/checkpoints") == Path("/content/drive/MyDrive/brats/checkpoints")
     assert mounted == ["/content/drive"]
 

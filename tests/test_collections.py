@@ -27,7 +27,7 @@ def write_tree(folder, tree):
 
 
 def schema_of(name):
-    return SCORED[re.search(r"numbered as (\w+)", TREES[name][2])[1]]
+    return SCORED[re.search(r"in the (\w+) convention", TREES[name][2])[1]]
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -151,4 +151,4 @@ def test_a_folder_of_dicom_is_named_for_what_it_holds(tmp_path):  # Burdenko-GBM
 def test_the_whole_tumour_has_a_numbering_of_its_own(tmp_path):
     _, tree, _ = TREES["Erasmus Glioma Database"]
     (case,) = find_cases(write_tree(tmp_path, tree), schema=WHOLE_TUMOUR)
-    assert case.numbering.tissues == {0: "background", 1: "whole tumour"}
+    assert case.label_schema.tissues == {0: "background", 1: "whole tumour"}

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from brats_utils.cases.case import CaseError
-from brats_utils.cases.dataset_json import channel_of, read_channels, read_numbering
+from brats_utils.cases.dataset_json import channel_of, read_channels, read_label_schema
 from brats_utils.cases.layouts import find_cases
 from brats_utils.labels import BRATS_2021, BRATS_2023, BRATS_2024, BRATS_PEDS, CHANNELS, MSD, LabelError
 
@@ -21,19 +21,19 @@ def channels_of(names, key="modality"):
 
 
 def numbering_of(labels, schema=None):
-    return read_numbering({"labels": labels}, schema, source="dataset.json")
+    return read_label_schema({"labels": labels}, schema, source="dataset.json")
 
 
 def test_dataset_json_of_msd_is_accepted():
     assert read_channels(DATASET_JSON, source="dataset.json") == list(CHANNELS)
-    assert read_numbering(DATASET_JSON, None, source="dataset.json") == MSD
-    assert read_numbering(DATASET_JSON, MSD, source="dataset.json") == MSD
+    assert read_label_schema(DATASET_JSON, None, source="dataset.json") == MSD
+    assert read_label_schema(DATASET_JSON, MSD, source="dataset.json") == MSD
 
 
 @pytest.mark.parametrize("schema", [BRATS_2021, BRATS_2023], ids=lambda schema: schema.name)
 def test_dataset_json_of_another_schema_is_refused(schema):
     with pytest.raises(LabelError, match="describes msd: set label_schema to it, or --schema"):
-        read_numbering(DATASET_JSON, schema, source="dataset.json")
+        read_label_schema(DATASET_JSON, schema, source="dataset.json")
 
 
 def test_swapped_labels_in_dataset_json_are_refused():
@@ -53,13 +53,13 @@ def test_wrong_channel_order_is_refused(phantom_dir, tmp_path):
 
 def test_dataset_json_without_labels_is_refused():
     with pytest.raises(LabelError, match="under 'labels'"):
-        read_numbering({"modality": DATASET_JSON["modality"]}, MSD, source="dataset.json")
+        read_label_schema({"modality": DATASET_JSON["modality"]}, MSD, source="dataset.json")
 
 
 def test_the_released_dataset_json_is_accepted(real_dir):
     document = json.loads((real_dir / "msd/Task01_BrainTumour/dataset.json").read_text())
     assert read_channels(document, source="dataset.json") == list(CHANNELS)
-    assert read_numbering(document, None, source="dataset.json") == MSD
+    assert read_label_schema(document, None, source="dataset.json") == MSD
 
 
 MODALITY = json.dumps(DATASET_JSON["modality"])

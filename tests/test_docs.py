@@ -71,7 +71,7 @@ def test_a_folder_that_looks_as_the_docs_show_is_found_with_the_line_they_give(n
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(json.dumps(describe(files)) if file == "dataset.json" else "")
-    schema = None if "dataset.json" in files else SCHEMAS[re.search(r"numbered as (\w+)", said)[1]]
+    schema = None if "dataset.json" in files else SCHEMAS[re.search(r"in the (\w+) convention", said)[1]]
     find_cases(folder, schema=schema)
     assert capsys.readouterr().out.strip().endswith(said)
 

@@ -12,9 +12,8 @@ from scans import FOUR, LABELS, LPS, SHAPE, read_files, write_channels
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.formats import open_image
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.nifti import gives_position
+from brats_utils.cases.nifti import gives_position, save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import save_volume
 from brats_utils.labels import BRATS_2023, MSD
 
 OBLIQUE = np.array([[0.0, -2, 0, 30], [-1.5, 0, 0, 50], [0, 0, 3, -20], [0, 0, 0, 1]])

@@ -5,17 +5,11 @@ import torch
 from torch import nn
 
 from brats_utils.cases.case import Case
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import (
-    MIN_TUMOUR_ML,
-    Predictor,
-    clean_regions,
-    predict_logits,
-    predict_members,
-    predict_scan,
-    save_volume,
-)
+from brats_utils.inference import Predictor, predict_logits, predict_members, predict_scan
 from brats_utils.labels import BRATS_2021, MSD
+from brats_utils.post_processing import MIN_TUMOUR_ML, postprocess_regions
 
 
 class Threshold(nn.Module):
@@ -107,10 +101,10 @@ def test_a_trace_of_enhancement_becomes_core_and_more_than_that_stays():
     regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
     regions[:, 0, 0, :4] = True
     regions[:2, 0, 0] = True
-    core, whole, enhancing = clean_regions(regions, voxel_ml=0.2)
+    core, whole, enhancing = postprocess_regions(regions, voxel_ml=0.2)
     assert not enhancing.any()
     assert torch.equal(torch.stack([core, whole]), regions[:2])
-    assert torch.equal(clean_regions(regions, voxel_ml=0.3), regions)
+    assert torch.equal(postprocess_regions(regions, voxel_ml=0.3), regions)
 
 
 def test_pieces_of_tumour_below_the_limit_are_dropped():
@@ -118,7 +112,7 @@ def test_pieces_of_tumour_below_the_limit_are_dropped():
     regions[1, :3, 0, 0] = True  # three voxels, in one piece with ...
     regions[0, 3, 1, 1] = True  # ... a fourth, of another region, across a corner
     regions[1, 6:9, 9, 9] = True
-    cleaned = clean_regions(regions, voxel_ml=MIN_TUMOUR_ML / 4)
+    cleaned = postprocess_regions(regions, voxel_ml=MIN_TUMOUR_ML / 4)
     assert int(cleaned[1].sum()) == 4
     assert not cleaned[:, 6:].any()
 
@@ -126,13 +120,13 @@ def test_pieces_of_tumour_below_the_limit_are_dropped():
 def test_nothing_small_is_dropped_where_it_is_to_be_kept():
     regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
     regions[2, 0, 0, 0] = True
-    assert torch.equal(clean_regions(regions, voxel_ml=0.1, keep_small=True), regions[2].expand(3, -1, -1, -1))
+    assert torch.equal(postprocess_regions(regions, voxel_ml=0.1, keep_small=True), regions[2].expand(3, -1, -1, -1))
 
 
 def test_regions_are_nested():
     regions = torch.zeros(3, 3, 1, 1, dtype=torch.bool)
     regions[[0, 1, 2], [0, 1, 2]] = True  # each region claims one voxel, which the others deny
-    core, whole, enhancing = clean_regions(regions, voxel_ml=2.0).flatten(1).tolist()
+    core, whole, enhancing = postprocess_regions(regions, voxel_ml=2.0).flatten(1).tolist()
     assert (core, whole, enhancing) == ([True, False, True], [True, True, True], [False, False, True])
 
 
@@ -170,8 +164,8 @@ def test_flips_change_the_answer_and_are_undone():
 
 def test_spread_is_where_the_flips_disagree(tmp_path):
     path, _ = write_scan(tmp_path, affine_of("RAS"))
-    assert predict_files(predictor(LeftIsTumour()), path).spread is None
-    spread = predict_files(predictor(LeftIsTumour(), flips=True), path).spread
+    assert predict_files(predictor(LeftIsTumour()), path).uncertainty is None
+    spread = predict_files(predictor(LeftIsTumour(), flips=True), path).uncertainty
     assert spread is not None
     assert float(spread[1, 12, 14, 10]) == pytest.approx(0.5, abs=0.01)
     assert float(spread[2].max()) == pytest.approx(0, abs=1e-3)

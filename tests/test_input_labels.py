@@ -16,7 +16,8 @@ def test_a_label_whose_axes_run_otherwise_is_turned_onto_the_scan_and_said_so(
 ):
     write_msd(tmp_path, patients, scan=lambda image: turn(image, axes))
     assert_same(look(tmp_path, cache=cache), originals)
-    assert f"The label's axes run RAS, those of the scan {axes}: it was turned onto the scan." in warnings_of(tmp_path)
+    message = f"The label's axes run RAS, those of the scan {axes}: it was reoriented to the scan's axes."
+    assert message in warnings_of(tmp_path)
 
 
 def test_scan_and_label_whose_axes_run_alike_are_no_reason_to_warn(patients, originals, tmp_path):
@@ -54,7 +55,7 @@ def test_a_label_without_a_position_is_taken_as_it_lies_and_said_so(patients, or
 
     write_msd(tmp_path, patients, scan=lambda image: turn(image, axes), label=unplace)
     assert_same(look(tmp_path, cache="ram"), originals)
-    assert "gives no position: the label is taken voxel by voxel as it lies" in warnings_of(tmp_path)
+    assert "gives no position: the label is taken voxel by voxel." in warnings_of(tmp_path)
 
 
 def with_slope(image):

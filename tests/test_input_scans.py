@@ -8,8 +8,8 @@ from scans import NAMES, assert_same, keep, look, refuse, store, turn, warnings_
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import save_volume
 
 FIELDS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 FIELDS = (*FIELDS, "srow_x", "srow_y", "srow_z", "xyzt_units")
@@ -77,7 +77,7 @@ def test_air_that_is_a_constant_but_not_0_is_taken_as_air(patients, originals, t
     write_msd(tmp_path, patients, scan=change)
     assert_same(look(tmp_path), originals, but=["prediction image"])
     text = warnings_of(tmp_path)
-    assert "Found air that is a constant but not 0 (" in text
+    assert "Found a constant background that is not 0 (" in text
     assert "skull" not in text
     case, plain = find_cases(tmp_path, labelled=False)[0], originals[0]["prediction image"]
     assert torch.equal(read_case(case).image.as_tensor().any(0), plain.any(0))

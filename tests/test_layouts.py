@@ -39,7 +39,7 @@ def test_labelled_patients_are_those_with_a_seg_file(tmp_path):
     write_files(tmp_path / "a", *FOUR, "seg_consensus")
     write_files(tmp_path / "b", *FOUR)
     (found,) = find_cases(tmp_path, schema=MSD)
-    assert (found.case_id, found.label.name, found.numbering) == ("a", "seg_consensus.nii.gz", MSD)
+    assert (found.case_id, found.label.name, found.label_schema) == ("a", "seg_consensus.nii.gz", MSD)
     with pytest.raises(CaseError, match="found no labelled patient among 1"):
         find_cases(tmp_path / "b", schema=MSD)
 
@@ -47,7 +47,7 @@ def test_labelled_patients_are_those_with_a_seg_file(tmp_path):
 def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path):
     write_files(tmp_path / "a", *FOUR, "seg_1", "seg_2")
     (found,) = find_cases(tmp_path, labelled=False)
-    assert (found.label, found.numbering) == (None, None)
+    assert (found.label, found.label_schema) == (None, None)
 
 
 def test_folders_without_a_nifti_are_no_labelled_patients(tmp_path):
@@ -79,7 +79,7 @@ def test_cases_are_listed_by_id(phantom_dir):
     cases = find_cases(phantom_dir)
     assert [case.case_id for case in cases] == sorted(case.case_id for case in cases)
     assert all(path.is_file() for case in cases for path in case.files)
-    assert {case.numbering for case in cases} == {MSD}
+    assert {case.label_schema for case in cases} == {MSD}
 
 
 def test_folder_of_another_schema_is_refused(phantom_dir):
@@ -115,8 +115,10 @@ def test_what_was_found_is_said_in_one_line(phantom_dir, tmp_path, capsys):
     write_files(tmp_path / "one", *FOUR, "seg")
     find_cases(tmp_path / "one", schema=BRATS_2021)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith(": MSD's layout, 4D files, 8 cases, 6 with a label, numbered as msd, as dataset.json says.")
-    assert second.endswith(": four files a patient, 1 case, 1 with a label, numbered as brats2021, as you say.")
+    assert first.endswith(
+        ": MSD's layout, 4D files, 8 cases, 6 with a label in the msd convention, as dataset.json says."
+    )
+    assert second.endswith(": four files a patient, 1 case, 1 with a label in the brats2021 convention, as you say.")
 
 
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from brats_utils import inference
-from brats_utils.cases.case import Case, CaseError
+from brats_utils.cases.case import Case, CaseError, stamp_files
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import check_cases, read_case, stamp_files
+from brats_utils.cases.precheck import check_cases
+from brats_utils.cases.reader import read_case
 from brats_utils.commands.cli import main
 from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.labels import CHANNELS, MSD
@@ -78,9 +79,7 @@ def test_any_one_of_the_four_may_be_missing_is_zeros_and_gives_one_warning(whole
 def test_training_refuses_a_patient_without_a_channel_and_says_who_takes_it(lack, tmp_path):
     case, memory = lack("T1gd"), tmp_path / "checked.json"
     check_cases([case], remembered=memory, incomplete=True)
-    message = (
-        r"one: found no T1gd among its files.*predict and evaluate can do without one of the four, training cannot"
-    )
+    message = r"one: found no T1gd among its files.*predict and evaluate accept one missing sequence, training does not"
     with pytest.raises(CaseError, match=message):
         check_cases([case], remembered=memory)
     with pytest.raises(CaseError, match=message):
@@ -165,7 +164,7 @@ def test_predict_takes_three_files_and_says_what_it_did_not_look_for(whole, chec
     files = [text for name in ("flair", "t1", "t2") for text in (f"--{name}", str(whole / f"{name}.nii.gz"))]
     main(["predict", "--checkpoint", str(checkpoint), "--no-flips", *files, "--out", str(tmp_path)])
     said = capsys.readouterr()
-    assert "ET: not looked for without T1gd\n" in said.out
+    assert "ET: not segmented without T1gd\n" in said.out
     assert "warning: T1gd is missing. It alone shows contrast agent" in said.err
     assert (tmp_path / "preview.png").stat().st_size > 0
 
@@ -183,8 +182,8 @@ def test_evaluate_scores_what_is_missing_plainly_and_says_so(lack, checkpoint, t
     folder = lack("T1gd").files[0].parents[1]
     command = ["evaluate", "--checkpoint", str(checkpoint), "--no-flips", "--data", str(folder), "--schema", "msd"]
     main([*command, "--out", str(tmp_path / "out")])
-    assert "ET: not looked for without T1gd, in 1 of 1 cases" in capsys.readouterr().out
+    assert "ET: not segmented without T1gd, in 1 of 1 cases" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "out/cases.csv")["dice_ET"].tolist() == [0]
     assert (tmp_path / "out/report.html").is_file()
     main([*command, "--out", str(tmp_path / "guess"), "--guess-enhancing"])
-    assert "not looked for" not in capsys.readouterr().out
+    assert "not segmented" not in capsys.readouterr().out

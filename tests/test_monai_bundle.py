@@ -14,7 +14,7 @@ from brats_utils.commands.export import export_bundle
 from brats_utils.inference import build_predictor, predict_scan
 from brats_utils.model import build_model
 from brats_utils.saving import zoo
-from brats_utils.saving.bundle import BundleError
+from brats_utils.saving.bundle_config import BundleError
 from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 from brats_utils.saving.resume import load_start
 

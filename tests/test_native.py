@@ -49,7 +49,7 @@ def prediction(preparation):
     tumour = array_of(sample_mask(grid=preparation.brain, motion=MOTIONS["T1gd"], part="tumour")).astype(np.float32)
     regions = torch.from_numpy(np.stack([0 * tumour, tumour, 0 * tumour]))
     volumes = {"TC": 0.0, "WT": float(tumour.sum()) * 8 / 1000, "ET": float("nan")}
-    rest = {"spread": None, "labels": regions[1].byte(), "brain": regions[1] > 0, "expected_dice": {}, "removed": {}}
+    rest = dict(uncertainty=None, labels=regions[1].byte(), brain=regions[1] > 0, expected_dice={}, removed={})
     return Prediction(regions, regions=regions > 0.5, volumes_ml=volumes, **rest)
 
 

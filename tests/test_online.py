@@ -10,18 +10,13 @@ import pytest
 import torch
 from wandb_run import CONFIG, start, start_online, sync, train
 
+from brats_utils.artifacts import fetch_checkpoint, log_dataset
 from brats_utils.labels import REGIONS
 from brats_utils.report.page import ReportCase
 from brats_utils.saving.checkpoints import load_checkpoint
 from brats_utils.saving.resume import TrainingError
 from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, build_data_table, build_prediction_table
-from brats_utils.tracking import (
-    alert_divergence,
-    fetch_checkpoint,
-    finish_run,
-    log_dataset,
-    resolve_mode,
-)
+from brats_utils.tracking import alert_divergence, finish_run, resolve_mode
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import pytest
 from wandb_run import CONFIG, start_online, sync, train
 
+from brats_utils.artifacts import fetch_checkpoint
 from brats_utils.saving.checkpoints import load_checkpoint
 from brats_utils.saving.resume import save_progress
-from brats_utils.tracking import fetch_checkpoint, finish_run, resolve_mode, start_run
+from brats_utils.tracking import finish_run, resolve_mode, start_run
 
 
 def test_wrong_key_falls_back_to_offline_and_says_so(server, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.phantom import REAL, collect, measure
-from brats_utils.cases.dataset_json import read_channels, read_numbering
+from brats_utils.cases.dataset_json import read_channels, read_label_schema
 from brats_utils.labels import CHANNELS, MSD
 from brats_utils.phantom import dataset as phantom
 from brats_utils.phantom.anatomy import draw_head, field_grid
@@ -46,7 +46,7 @@ def contrast(case: PhantomCase, channel: int, value: int) -> float:
 def test_layout_and_dataset_json_are_those_of_msd(root: Path) -> None:
     document = json.loads((root / "dataset.json").read_text())
     assert read_channels(document, source="phantom") == list(CHANNELS)
-    assert read_numbering(document, MSD, source="phantom") == MSD
+    assert read_label_schema(document, MSD, source="phantom") == MSD
     assert document["modality"] == {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
     assert (
         (document["numTraining"], document["numTest"]) == (len(document["training"]), len(document["test"])) == (2, 1)

@@ -18,7 +18,7 @@ def test_a_project_is_what_the_parameters_name_and_is_printed(phantom_dir, tmp_p
     assert {part: len(cases) for part, cases in project.parts.items()} == {"train": 4, "val": 1, "test": 1}
     assert project.schema.name == "msd"
     assert project.test_cases == project.parts["test"]
-    assert "6 cases of dataset (4 train, 1 val, 1 test), msd numbering." in capsys.readouterr().out
+    assert "6 cases of dataset (4 train, 1 val, 1 test), msd convention." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["{max_train_epochs: 3}", "max_train_epochs: 3", '{"max_train_epochs": "3"}'])

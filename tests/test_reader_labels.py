@@ -57,7 +57,7 @@ def test_a_label_of_which_much_lies_in_air_is_warned_of(case, in_air):
     nib.save(nib.Nifti1Image(scan, LPS), case.images[0])
     inside = np.where(np.arange(12) < 3, 0, 1)[:, None, None].astype(np.uint8)
     nib.save(nib.Nifti1Image(LABELS if in_air else LABELS * inside, LPS), case.label)
-    assert ("of the label lie in air" in " ".join(read_case(case).warnings)) == in_air
+    assert ("of the label lie in the background" in " ".join(read_case(case).warnings)) == in_air
 
 
 def test_rounding_in_a_header_is_no_other_grid(case):

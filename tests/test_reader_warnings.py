@@ -32,7 +32,7 @@ def test_constant_air_is_recognised_before_a_channel_is_resampled(tmp_path):
     shifted = scan.affine + 1.5 * np.eye(4)[:, [0]] * np.eye(4)[3]  # half a voxel to the side
     nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), shifted), files[3])
     found = read_files(*files, resample=True)
-    assert "air that is a constant but not 0 (T2w" in " ".join(found.warnings)
+    assert "a constant background that is not 0 (T2w" in " ".join(found.warnings)
     assert found.brain == (slice(4, 37), slice(4, 44), slice(4, 32))
 
 
@@ -85,7 +85,7 @@ def test_z_scored_scans_that_were_padded_with_zeros_are_not_taken_for_a_skull(tm
             volumes[name] = np.pad(volume, 3)
 
     text = warnings_of(write_channels(tmp_path, change=score_and_pad, affine=np.diag([3.9, 3.9, 3.9, 1])))
-    assert "air that is a constant" in text
+    assert "constant background that is not 0" in text
     assert "skull" not in text
 
 

@@ -12,6 +12,7 @@ LIBRARY = Path(brats_utils.__file__).parent
 ROOMS = (
     *(
         "labels",
+        "drive",
         "paths",
         "memory",
         "colab",
@@ -28,13 +29,16 @@ ROOMS = (
     *(
         "uncertainty",
         "metrics",
+        "post_processing",
         "inference",
         "threads",
         "training",
         "report",
         "evaluation",
         "tables",
+        "connection",
         "tracking",
+        "artifacts",
         "patients",
         "raw",
     ),
@@ -53,9 +57,9 @@ def room_of(module):
 
 
 def find_imports(module):
-    """Modules of the library that are imported at module level, by their names within it."""
+    """Modules of the library that are imported, also inside a function, by their names within it."""
     found = set()
-    for node in ast.parse(MODULES[module].read_text()).body:
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "brats_utils":
             assert node.level == 0
             home = node.module.partition(".")[2]

@@ -63,7 +63,7 @@ def test_damaged_scans_of_a_data_set_are_named(phantom_dir, tmp_path):
     cut = tmp_path / "CUT.nii.gz"
     cut.write_bytes(case.images[0].read_bytes()[:5000])
     with pytest.raises(RuntimeError) as wrapped:  # by MONAI; the command line shows the cause
-        build_cached_transform(4.0)(Case("CUT", (cut,), case.label, case.numbering))
+        build_cached_transform(4.0)(Case("CUT", (cut,), case.label, case.label_schema))
     assert re.search(r"CUT\.nii\.gz: cannot be read .* copy or download it again", str(wrapped.value.__cause__))
 
 

@@ -88,7 +88,7 @@ def test_without_a_training_the_network_in_the_box_stands_in_and_a_line_says_so(
     shutil.copy(first_run / "split.json", tmp_path / "split.json")
     parameters = {"preset": "smoke", "output_dir": str(tmp_path), "wandb_mode": "offline"}
     run_notebooks(parameters, tmp_path, notebooks=["04_inference", "06_your_scans"])
-    assert capfd.readouterr().out.count("best.pt: not found, so the network in the box") == 2
+    assert capfd.readouterr().out.count("best.pt: not found, so the pretrained network") == 2
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["checkpoint_epoch"] == load_checkpoint(PRETRAINED).epoch
 

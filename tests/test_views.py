@@ -3,7 +3,8 @@ import pytest
 import torch
 from matplotlib import font_manager
 
-from brats_utils.report.figures import choose_fonts, plot_comparison, plot_prediction, plot_regions, render_png
+from brats_utils.report.drawing import choose_fonts, render_png
+from brats_utils.report.figures import plot_comparison, plot_prediction, plot_regions
 from brats_utils.report.slices import largest_slice, tumour_slices, upright_slice, window_volume
 
 

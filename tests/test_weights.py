@@ -1,4 +1,4 @@
-"""The network in the box, files of weights, and trainings that start from them."""
+"""The pretrained network, files of weights, and trainings that start from them."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def test_a_word_or_a_path_is_turned_into_a_file(tmp_path, capsys):
     assert name_weights("./pretrained") == Path("pretrained")
     best = tmp_path / "best.pt"
     assert find_checkpoint("", best=best) == find_checkpoint("pretrained", best=best) == PRETRAINED
-    assert capsys.readouterr().out.count("the network in the box (trained on phantoms alone) is used") == 1
+    assert capsys.readouterr().out.count("the pretrained network (trained on phantoms alone) is used") == 1
     best.touch()
     assert find_checkpoint("", best=best) == best
     assert find_checkpoint(str(tmp_path / "other.pt"), best=best) == tmp_path / "other.pt"
@@ -186,7 +186,7 @@ def test_weights_of_other_settings_are_refused_by_name(checkpoint):
 
 
 def test_start_weights_that_are_not_there_are_refused():
-    with pytest.raises(CheckpointError, match=r"none\.pt: not found.* `pretrained` is the network in the box"):
+    with pytest.raises(CheckpointError, match=r"none\.pt: not found.* `pretrained` is the bundled network"):
         load_start(build_model(init_filters=8, dropout_prob=0.0), "none.pt", **SMOKE)
 
 

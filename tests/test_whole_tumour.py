@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from brats_utils.cases.dataset_json import read_numbering
+from brats_utils.cases.dataset_json import read_label_schema
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.split import split_cases
 from brats_utils.config import ConfigError, load_config
@@ -113,4 +113,4 @@ def test_the_command_line_refuses_them_for_training_and_for_the_official_scorer(
 
 def test_a_dataset_json_may_name_the_whole_tumour_alone(tmp_path):
     document = {"labels": {"background": 0, "whole tumor": 1}}
-    assert read_numbering(document, None, source="dataset.json") == WHOLE_TUMOUR
+    assert read_label_schema(document, None, source="dataset.json") == WHOLE_TUMOUR

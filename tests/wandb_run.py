@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 
+from brats_utils.artifacts import log_checkpoint
 from brats_utils.saving.resume import save_progress
-from brats_utils.tracking import log_checkpoint, start_run
+from brats_utils.tracking import start_run
 
 CONFIG = {"init_filters": 8, "dropout_prob": 0.0, "seed": 0}
 PLANTED_KEY = 20 * "a1"  # forty characters, as W&B's keys have

@@ -17,7 +17,7 @@ class Case:
     case_id: str  # name of the patient, unique within a data set
     images: tuple[Path | None, ...]  # one 4D NIfTI, or four 3D ones in the order of `CHANNELS`; None for a missing one
     label: Path | None = None  # integer labels; None without
-    numbering: LabelSchema | None = None  # which integer of the label stands for what; None where nobody has said so
+    label_schema: LabelSchema | None = None  # which integer of the label stands for what; None where it is not known
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -28,3 +28,9 @@ class Case:
     def missing(self) -> tuple[str, ...]:
         """The channels that are not there."""
         return tuple(name for name, path in zip(CHANNELS, self.images, strict=False) if path is None)
+
+
+def stamp_files(case: Case) -> list[tuple[int, int] | None]:
+    """Size and time of change of each file of a case: what was remembered of it holds as long as they do."""
+    files = (*case.images, case.label)
+    return [(path.stat().st_size, path.stat().st_mtime_ns) if path and path.is_file() else None for path in files]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 BRAIN_ML = (700, 2300)
-"""Plausible volume of what is not air. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
+"""Plausible volume of the foreground. Source: brains of 1246 to 1728 mL in 16 scans of BraTS, with room for crops."""
 
 MAX_SPACING_MM = 4.0
 """Coarser voxels get a warning."""
@@ -17,16 +17,16 @@ COSTS = {
     "T1gd": "It alone shows contrast agent, so enhancing tumour cannot be told from the rest of the core.",
     "T2w": "It shows fluid best, so edema, cysts and necrosis are less certain.",
 }
-"""What is lost without a channel."""
+"""What a missing channel costs."""
 
 
 def find_tissue(image: torch.Tensor) -> torch.Tensor:
-    """Tell the brain from air, which is exactly 0 in every channel: (C, X, Y, Z) to (X, Y, Z) bool."""
+    """Tell the brain from the background, which is exactly 0 in every channel: (C, X, Y, Z) to (X, Y, Z) bool."""
     return torch.from_numpy(np.logical_or.reduce(image.numpy() != 0))  # many times faster than torch's any
 
 
-def find_air(channel: np.ndarray) -> float | None:
-    """Find the constant that stands for air in (X, Y, Z) float32: most of the faces have it, it is not 0, the rest varies."""
+def find_background(channel: np.ndarray) -> float | None:
+    """Find a constant background that is not 0 in (X, Y, Z) float32: most voxels of the faces have it, and the rest varies."""
     sides = channel[0], channel[-1], channel[:, 0], channel[:, -1], channel[..., 0], channel[..., -1]
     faces = np.concatenate([side.ravel() for side in sides])
     value = float(np.median(faces))
@@ -36,11 +36,11 @@ def find_air(channel: np.ndarray) -> float | None:
     return value if np.ptp(channel[np.abs(channel - value) > most]) > 0 else None
 
 
-def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequence[float]) -> Iterator[str]:
+def find_warnings(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequence[float]) -> Iterator[str]:
     """Warn of what is unusual for a skull-stripped scan of a brain, with the evidence.
 
     Args:
-        values: (C, x, y, z) float32, 0 in air, cut to the brain.
+        values: (C, x, y, z) float32, 0 in the background, cut to the brain.
         names: of the C channels, which are those of `labels.CHANNELS` that are there, in its order.
         spacing_mm: size of a voxel along X, Y and Z.
     """
@@ -48,7 +48,7 @@ def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequenc
     negative = {channel: count for channel, count in counts if count}
     if negative:
         listed = ", ".join(f"{channel} {count}" for channel, count in negative.items())
-        yield f"Found negative values ({listed} voxels). They are kept; only exact zeros count as air."
+        yield f"Found negative values ({listed} voxels). They are kept; only exact zeros count as background."
     if max(spacing_mm) > MAX_SPACING_MM + 1e-3:
         yield f"Found voxels of {' x '.join(f'{s:g}' for s in spacing_mm)} mm. Small lesions are lost in slices over {MAX_SPACING_MM:g} mm."
     tissue = values != 0
@@ -58,13 +58,13 @@ def find_doubts(values: np.ndarray, names: Sequence[str], *, spacing_mm: Sequenc
     if not least <= volume <= most:
         skull = "Is the skull still there? Strip it first, for instance with HD-BET or SynthStrip."
         part = "Either most of it was not scanned, or the voxel size in the header is wrong."
-        found = f"Found {volume:.0f} mL that are not air, expected a brain of {least} to {most} mL."
+        found = f"Found {volume:.0f} mL of foreground, expected a brain of {least} to {most} mL."
         yield f"{found} {skull if volume > most else part}"
     for index, channel in enumerate(names):
         cut = 1 - int(np.count_nonzero(tissue[index])) / brain
         if cut > 0.02:
             yield f"{channel}: {100 * cut:.0f}% of the brain are 0 here but not in other channels; its view is cut."
-        highest = values[index].max() or values[index][values[index] < 0].max()  # 0 is air
+        highest = values[index].max() or values[index][values[index] < 0].max()  # 0 is background
         share = np.count_nonzero(values[index] == highest) / np.count_nonzero(tissue[index])
         if share > 0.001:
             yield (

@@ -96,13 +96,13 @@ def read_channels(document: Mapping[str, object], *, source: str) -> list[str]:
     return [str(channel) for channel in found]
 
 
-def read_numbering(document: Mapping[str, object], schema: LabelSchema | None, *, source: str) -> LabelSchema:
+def read_label_schema(document: Mapping[str, object], schema: LabelSchema | None, *, source: str) -> LabelSchema:
     """Read which integer stands for what from `labels`: MSD's (value: name) or nnU-Net v2's (name or region: values).
 
-    `schema` is the numbering that the reader has named; None to go by the document.
+    `schema` is the label convention that the user has named; None to go by the document.
 
     Raises:
-        LabelError: there are no such names, they describe no known schema, or another than the reader's.
+        LabelError: there are no such names, they describe no known schema, or another than the user's.
     """
     names = _numbered(document, "labels", source)
     tissues = {value: _tissue_of(str(name)) for value, name in names.items() if value != 0}

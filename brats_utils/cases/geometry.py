@@ -1,4 +1,4 @@
-"""Grids of voxels: turning volumes, and comparing where they lie."""
+"""Grids of voxels: reorienting and resampling volumes, and comparing where they lie."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -6,6 +6,8 @@ from itertools import product
 import nibabel as nib
 import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
 from scipy import ndimage
 
 MAX_SHIFT_VOXELS = 0.1
@@ -18,12 +20,12 @@ def find_box(mask: torch.Tensor) -> tuple[slice, ...]:
     return boxes[0] if boxes else (slice(1),) * mask.ndim
 
 
-def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """Turn a volume by quarter turns and mirrors until its axes run as the target's: right, anterior, superior in mm.
+def reorient_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Reorient a volume by swapping and flipping axes until they run as the target's: right, anterior, superior in mm.
 
     Args:
         volume: (C, X, Y, Z) of any dtype, on any grid.
-        affine: (4, 4), from voxels to mm, or to the voxels of a turned grid.
+        affine: (4, 4), from voxels to mm, or to the voxels of another grid.
 
     Returns:
         (C, X, Y, Z), the same voxels in another order.
@@ -36,13 +38,28 @@ def turn_volume(volume: torch.Tensor, affine: torch.Tensor | np.ndarray) -> torc
     return turned.flip(mirrored) if mirrored else turned  # without any it would copy
 
 
-def turn_onto(
+def reorient_to_grid(
     volume: torch.Tensor, affine: np.ndarray, *, onto: np.ndarray, shape: Sequence[int]
 ) -> tuple[torch.Tensor, bool]:
-    """Turn (C, X, Y, Z) until its axes run as those of a grid with affine `onto`; and whether it then lies on that grid."""
+    """Reorient (C, X, Y, Z) to the axes of a grid with affine `onto`, and tell whether it then lies on that grid."""
     to_grid = np.linalg.inv(onto) @ affine
-    turned = turn_volume(volume, to_grid)
+    turned = reorient_volume(volume, to_grid)
     to_grid = to_grid @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_grid), volume.shape[1:])
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
     near = bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
     return turned, tuple(turned.shape[1:]) == tuple(shape) and near
+
+
+def resample_to_grid(volume: torch.Tensor, affine: torch.Tensor, *, onto: MetaTensor) -> torch.Tensor:
+    """Bring (C, x, y, z) values of a grid with this affine to the grid of an image, (C, X, Y, Z) with 0 outside."""
+    to_scan = np.linalg.inv(np.asarray(onto.affine)) @ np.asarray(affine)
+    same_size = np.allclose(np.abs(to_scan[:3, :3]).sum(axis=0), 1, atol=1e-3)
+    if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and reoriented only: move whole voxels
+        turned = reorient_volume(volume, to_scan)
+        corners = to_scan @ np.array([[0, 0, 0, 1], [*(size - 1 for size in volume.shape[1:]), 1]]).T
+        start = corners[:3].min(axis=1).round().astype(int)
+        pasted = torch.zeros(len(volume), *onto.shape[1:])
+        pasted[:, *(slice(at, at + size) for at, size in zip(start, turned.shape[1:], strict=True))] = turned
+        return pasted
+    resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
+    return torch.Tensor(resample(MetaTensor(volume, affine=affine), img_dst=onto))

@@ -1,11 +1,11 @@
-"""The label of a case: whole numbers of its numbering, on the grid of its scan."""
+"""The label of a case: whole numbers of its label convention, on the grid of its scan."""
 
 import nibabel as nib
 import numpy as np
 import torch
 
 from brats_utils.cases.case import Case
-from brats_utils.cases.geometry import turn_onto
+from brats_utils.cases.geometry import reorient_to_grid
 from brats_utils.cases.nifti import gives_position, read_volume
 from brats_utils.labels import LabelError, check_label_values
 from brats_utils.paths import display_path
@@ -15,9 +15,9 @@ MAX_ROUNDING = 1e-3
 
 
 def read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[str]]:
-    """Read a label onto the grid of its scan: (X, Y, Z) uint8, and what is to be said of it."""
+    """Read a label onto the grid of its scan: (X, Y, Z) uint8, and what to warn of."""
     assert case.label is not None
-    assert case.numbering is not None
+    assert case.label_schema is not None
     source, values = read_volume(case.label)
     name = display_path(case.label)
     with np.errstate(invalid="ignore"):  # NaN and infinity are near to nothing, and refused
@@ -27,16 +27,16 @@ def read_label(case: Case, scan: nib.Nifti1Image) -> tuple[torch.Tensor, list[st
     if not np.all(near):
         listed = ", ".join(f"{value:.7g}" for value in np.unique(values[~near])[:5])
         raise LabelError(
-            f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.numbering.tissues)} "
+            f"{name}: found label values [{listed}] that are no whole numbers, expected {sorted(case.label_schema.tissues)} "
             f"give or take {MAX_ROUNDING:g}. Was the label resampled without `nearest`? Export it again."
         )
     fits = np.array_equal(small, whole)
     found = np.flatnonzero(np.bincount(small.ravel("K"))) if fits else np.unique(whole)
-    check_label_values(found.tolist(), case.numbering, source=name)
-    return _turn_onto_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.files[0])))
+    check_label_values(found.tolist(), case.label_schema, source=name)
+    return _reorient_to_scan(torch.from_numpy(small), source, scan, names=(name, display_path(case.files[0])))
 
 
-def _turn_onto_scan(
+def _reorient_to_scan(
     labels: torch.Tensor, source: nib.Nifti1Image, scan: nib.Nifti1Image, *, names: tuple[str, str]
 ) -> tuple[torch.Tensor, list[str]]:
     """Bring (X, Y, Z) labels into the order of the scan's voxels, or refuse them."""
@@ -44,7 +44,7 @@ def _turn_onto_scan(
     turned, fits = labels, True
     known = labels.ndim == 3 and gives_position(source) and gives_position(scan)
     if known:
-        turned, fits = turn_onto(labels[None], source.affine, onto=scan.affine, shape=shape)
+        turned, fits = reorient_to_grid(labels[None], source.affine, onto=scan.affine, shape=shape)
         turned = turned[0]
     if not fits and any(np.array_equal(image.affine, np.eye(4)) for image in (source, scan)):
         # an identity matrix that does not fit: tools that do not know write it
@@ -52,13 +52,13 @@ def _turn_onto_scan(
     axes = ["".join(nib.aff2axcodes(image.affine)) for image in (source, scan)]
     if known and axes[0] != axes[1]:
         notes.append(
-            f"The label's axes run {axes[0]}, those of the scan {axes[1]}: it was turned onto the scan. Were one of the "
-            "headers wrong, it would look the same; compare them in a viewer."
+            f"The label's axes run {axes[0]}, those of the scan {axes[1]}: it was reoriented to the scan's axes. "
+            "A wrong header would cause the same; compare both in a viewer."
         )
     elif not known and not np.array_equal(source.affine, scan.affine):
         notes.append(
-            "The header of the label, or of the scan, gives no position: the label is taken voxel by voxel as it lies. "
-            "Compare them in a viewer."
+            "The header of the label, or of the scan, gives no position: the label is taken voxel by voxel. "
+            "Compare both in a viewer."
         )
     if turned.shape != shape:
         raise LabelError(

@@ -1,4 +1,4 @@
-"""Which files of a folder are whose: every layout that readers have; those without a dataset.json are in `folders`."""
+"""Which files of a folder are whose: every layout that users have; those without a dataset.json are in `folders`."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_numbering
+from brats_utils.cases.dataset_json import channel_of, load_document, read_channels, read_label_schema
 from brats_utils.cases.files import KINDS, find_file, rank_label, stem_of, trust_labels, volumes_of
 from brats_utils.cases.folders import list_patients
 from brats_utils.cases.trees import Found, Images
@@ -25,16 +25,16 @@ LAYOUTS = (
 def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: bool = True) -> list[Case]:
     """List the cases of a folder, sorted by id, and say in one line what was found.
 
-    What a scan lacks is left to `read_case` to refuse, so that one bad patient does not hide the others.
+    A missing sequence is left to `read_case` to refuse, so that one bad patient does not hide the others.
 
     Args:
         folder: in one of `LAYOUTS`, or the folder of one patient.
-        schema: numbering of the labels; None to take it from a dataset.json, where there is one.
+        schema: convention of the labels; None to take it from a dataset.json, where there is one.
         labelled: list those with a label alone; otherwise all, and labels are not looked at.
 
     Raises:
         CaseError: there is no case, or no label, or two of them; or the folder can be read in two ways.
-        LabelError: nothing says how labels are numbered, or a dataset.json contradicts the schema or names other channels;
+        LabelError: nothing gives the label convention, or a dataset.json contradicts the schema or names other channels;
             or a label that may be the whole tumour alone is said to tell tissues apart.
     """
     if not folder.is_dir():
@@ -61,16 +61,16 @@ def find_cases(folder: Path, *, schema: LabelSchema | None = None, labelled: boo
         return [Case(case_id, images) for case_id, images, _ in sorted(found)]
     cases = _take_labelled(folder, found)
     if document is not None:
-        schema = read_numbering(document, schema, source=display_path(folder / "dataset.json"))
+        schema = read_label_schema(document, schema, source=display_path(folder / "dataset.json"))
     if schema is None:  # {0, 1, 2, 3} fits several: nothing but a human can tell
         raise LabelError(
-            f"{display_path(folder)}: found labels without a dataset.json that says how they are numbered, expected "
+            f"{display_path(folder)}: found labels without a dataset.json that gives their convention, expected "
             f"label_schema, or --schema with one of {', '.join(SCORED)}. See the table in docs/inference.md."
         )
     _refuse_masks([label for _, _, label in cases], schema)
     said = "dataset.json says" if document is not None else "you say"
     chosen = _describe_choice(folder, found, cases)
-    say(f"{heading}, {len(cases)} with a label, numbered as {schema.name}, as {said}.{chosen}")
+    say(f"{heading}, {len(cases)} with a label in the {schema.name} convention, as {said}.{chosen}")
     return [Case(case_id, images, label, schema) for case_id, images, label in cases]
 
 

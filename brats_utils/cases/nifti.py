@@ -1,13 +1,14 @@
-"""NIfTI files: opening them, and what their headers say of where voxels lie."""
+"""NIfTI files: opening and writing them, and what their headers say of where voxels lie."""
 
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.formats import explain_damage, open_image
-from brats_utils.paths import display_path
+from brats_utils.paths import display_path, replacing
 
 for header in (nib.Nifti1Header, nib.Nifti2Header):
     header.quaternion_threshold = -1e-5  # programs that compute in single precision write some that are a hair too long
@@ -52,3 +53,20 @@ def copy_geometry(source: nib.Nifti1Header, target: nib.Nifti1Header) -> None:
     for name in (*fields, "qoffset_z", "srow_x", "srow_y", "srow_z"):
         target[name] = source[name]
     target["pixdim"][:4] = source["pixdim"][:4]
+
+
+def save_volume(volume: torch.Tensor, path: Path, *, like: Path, slope: float = 1.0) -> Path:
+    """Write 8-bit integers as NIfTI with the affine, codes and units of the scan.
+
+    Args:
+        volume: (X, Y, Z) or (X, Y, Z, C) uint8.
+        path: to write, `.nii.gz`; whole or not at all.
+        like: the scan (3D or 4D) whose geometry the volume shares.
+        slope: what programs multiply the integers by; 1 / 255 for probabilities.
+    """
+    image = nib.Nifti1Image(volume.numpy().astype(np.uint8), None)
+    copy_geometry(open_image(like).header, image.header)
+    image.header.set_slope_inter(slope, 0)
+    with replacing(path) as temporary:
+        nib.save(image, temporary)
+    return path

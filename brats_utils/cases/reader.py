@@ -1,9 +1,6 @@
 """The one way in: opens a case, checks all that is known to go wrong, and puts image and label on one grid."""
 
-import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,31 +11,28 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from nibabel.affines import from_matvec
-from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.cases.checks import COSTS, find_air, find_doubts, find_tissue
-from brats_utils.cases.geometry import find_box, turn_onto
+from brats_utils.cases.checks import COSTS, find_background, find_tissue, find_warnings
+from brats_utils.cases.geometry import find_box, reorient_to_grid
 from brats_utils.cases.label import read_label
 from brats_utils.cases.nifti import gives_position, read_volume
-from brats_utils.labels import CHANNELS, LabelError, LabelSchema, labels_to_regions
-from brats_utils.paths import display_path, say, write_text
+from brats_utils.labels import CHANNELS, LabelSchema, labels_to_regions
+from brats_utils.paths import display_path
 
-MAX_OUTSIDE = 0.05  # share of a label in air that is not warned of: skull stripping may cut off a little
-
-MAX_LISTED = 5  # cases whose warnings are printed
+MAX_OUTSIDE = 0.05  # share of a label in the background that is not warned of: skull stripping may cut off a little
 
 
 @dataclass(frozen=True)
 class Scan:
     """One case, read and checked."""
 
-    image: MetaTensor  # (4, X, Y, Z) float32 on the files' own grid, channels in the order of `CHANNELS`, 0 in air
-    brain: tuple[slice, ...]  # the box around all that is not air, in voxels
+    image: MetaTensor  # (4, X, Y, Z) float32 on the files' own grid, channels in the order of `CHANNELS`, 0 in the background
+    brain: tuple[slice, ...]  # bounding box of the foreground, in voxels
     reference: Path  # the file whose grid that is
     warnings: tuple[str, ...]  # what looks wrong but does not forbid to use it, one sentence each
     label: torch.Tensor | None = None  # (X, Y, Z) uint8 on the same grid; None without
-    numbering: LabelSchema | None = None  # of the label
+    label_schema: LabelSchema | None = None  # of the label
     missing: str | None = None  # the channel that is not there and 0 everywhere
 
     @property
@@ -50,8 +44,8 @@ class Scan:
     def regions(self) -> torch.Tensor:
         """The label as (3, X, Y, Z) bool, channels in the order of `REGIONS`."""
         assert self.label is not None
-        assert self.numbering is not None
-        return labels_to_regions(self.label, self.numbering)
+        assert self.label_schema is not None
+        return labels_to_regions(self.label, self.label_schema)
 
     @property
     def tensors(self) -> dict[str, MetaTensor]:
@@ -64,18 +58,18 @@ class Scan:
 def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -> Scan:
     """Read a case and check it: for training, evaluation and prediction alike.
 
-    Air that is a constant but not 0 becomes 0. A label whose axes run otherwise is turned onto the scan; one whose header
-    gives no position is taken voxel by voxel. Both are said among the warnings.
+    A constant background that is not 0 becomes 0. A label with other axes is reoriented to the scan's; one whose header
+    gives no position is taken voxel by voxel. Both are among the warnings.
 
     Args:
-        case: its files; with a label it needs a numbering.
+        case: its files; with a label it needs a label schema.
         resample: bring scans on different grids to that of the first, instead of refusing them.
         incomplete: take a case without one of its channels, which is then 0 everywhere, and say so among the warnings.
 
     Raises:
         CaseError: a missing or damaged file; too many or too few axes or channels; voxels that are no finite numbers; an
             empty channel; one scan given twice; different grids without `resample`, or ones that do not overlap.
-        LabelError: a value that is no whole number or not in the numbering, or a label on another grid than the scan.
+        LabelError: a value that is no whole number or not in the label schema, or a label on another grid than the scan.
     """
     scans = [path for path in case.images if path]
     if len(case.images) not in (1, len(CHANNELS)):
@@ -87,86 +81,45 @@ def read_case(case: Case, *, resample: bool = False, incomplete: bool = False) -
     if len(case.missing) > incomplete:
         raise CaseError(
             f"{case.case_id}: found no {' and no '.join(case.missing)} among its files, expected {', '.join(CHANNELS)}. Check "
-            "their names, or leave the patient out: predict and evaluate can do without one of the four, training cannot."
+            "their names, or leave the patient out: predict and evaluate accept one missing sequence, training does not."
         )
     names = [channel for channel in CHANNELS if channel not in case.missing]
     sources: list[nib.Nifti1Image] = []
-    volumes, notes, air = [], [], list[float | None]()
+    volumes, notes, backgrounds = [], [], list[float | None]()
     for path in scans:
         source, channels = _read_channels(path, expected=len(CHANNELS) // len(case.images))
         if not gives_position(source):
             notes.append(f"{display_path(path)}: the header gives no orientation; left and right may be swapped.")
-        air += [_clean_channel(channel, name, path) for channel, name in zip(channels, names[len(air) :], strict=False)]
+        remaining = names[len(backgrounds) :]
+        backgrounds += [
+            _zero_background(channel, name, path) for channel, name in zip(channels, remaining, strict=False)
+        ]
         sources.append(source)
         volumes.append(MetaTensor(torch.from_numpy(channels), affine=source.affine))
-    if any(air):
-        listed = ", ".join(f"{name} {value:g}" for name, value in zip(names, air, strict=True) if value)
+    if any(backgrounds):
+        listed = ", ".join(f"{name} {value:g}" for name, value in zip(names, backgrounds, strict=True) if value)
         notes.append(
-            f"Found air that is a constant but not 0 ({listed}), as after a z-score of the whole volume. It is taken as air."
+            f"Found a constant background that is not 0 ({listed}), as after a z-score of the whole volume. It is set to 0."
         )
     image = _stack(volumes, sources, scans, resample=resample)
     tissue = find_tissue(image)
     brain = find_box(tissue)
     inside = image.as_tensor().numpy()[:, *brain]
     _refuse_copies(inside, names, scans[0])
-    notes += find_doubts(inside, names, spacing_mm=image.pixdim.tolist())
+    notes += find_warnings(inside, names, spacing_mm=image.pixdim.tolist())
     for missing in case.missing:
         notes.append(f"{missing} is missing. {COSTS[missing]}")
         image = MetaTensor(np.insert(image.numpy(), CHANNELS.index(missing), 0, axis=0), affine=image.affine)
     label = None
     if case.label:
-        label, turned = read_label(case, sources[0])
-        notes += turned
+        label, label_notes = read_label(case, sources[0])
+        notes += label_notes
         outside = int(torch.count_nonzero(label * ~tissue)) / max(int(torch.count_nonzero(label)), 1)
         if outside > MAX_OUTSIDE:
             notes.append(
-                f"{100 * outside:.0f}% of the label lie in air, expected all of it in the brain. Does it lie on this scan?"
+                f"{100 * outside:.0f}% of the label lie in the background, expected all of it in the brain. Does it belong to this scan?"
             )
-    return Scan(image, brain, scans[0], tuple(dict.fromkeys(notes)), label, case.numbering, (*case.missing, None)[0])
-
-
-def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomplete: bool = False) -> None:
-    """Read every case once, so that what cannot be used is refused before anything long begins, and say the warnings.
-
-    The file `remembered` keeps what was found; a case whose files have not changed since is not read again. For
-    `incomplete` see `read_case`.
-
-    Raises:
-        CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
-    """
-    known: dict[str, list[str]] = {}
-    with suppress(OSError, ValueError):  # a file that is missing or damaged has nothing to say
-        known = json.loads(remembered.read_text(encoding="utf-8")) if remembered else {}
-    keys = [f"{case.case_id} {case.numbering} {stamp_files(case)}{' incomplete' * incomplete}" for case in cases]
-
-    def check(case: Case, key: str) -> list[str] | ValueError:
-        try:
-            return known[key] if key in known else list(read_case(case, incomplete=incomplete).warnings)
-        except (CaseError, LabelError) as error:
-            return error
-
-    with ThreadPoolExecutor(2) as threads:
-        found = list(tqdm(threads.map(check, cases, keys), desc="Check cases", total=len(cases)))
-    bad = [(case.case_id, error) for case, error in zip(cases, found, strict=True) if isinstance(error, ValueError)]
-    if remembered:
-        good = {key: texts for key, texts in zip(keys, found, strict=True) if isinstance(texts, list)}
-        write_text(remembered, json.dumps(good, indent=1))
-    if bad:
-        others = f" Nor can these be used: {', '.join(case_id for case_id, _ in bad[1:])}." if len(bad) > 1 else ""
-        raise type(bad[0][1])(f"{bad[0][1]}{others}")
-    odd = {case.case_id: texts for case, texts in zip(cases, found, strict=True) if isinstance(texts, list) and texts}
-    if odd:
-        say(f"Warnings on {len(odd)} of {len(cases)} cases. They are used all the same; look at them.")
-        for case_id, texts in list(odd.items())[:MAX_LISTED]:
-            say(f"- {case_id}: {' '.join(texts)}")
-    if len(odd) > MAX_LISTED:
-        say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
-
-
-def stamp_files(case: Case) -> list[tuple[int, int] | None]:
-    """Size and time of change of each file of a case: what was remembered of it holds as long as they do."""
-    files = (*case.images, case.label)
-    return [(path.stat().st_size, path.stat().st_mtime_ns) if path and path.is_file() else None for path in files]
+    return Scan(image, brain, scans[0], tuple(dict.fromkeys(notes)), label, case.label_schema, (*case.missing, None)[0])
 
 
 def _read_channels(path: Path, *, expected: int) -> tuple[nib.Nifti1Image, np.ndarray]:
@@ -195,7 +148,7 @@ def _stack(
     if len(volumes) == 1:
         return first
     for volume, source, path in zip(volumes, sources, paths, strict=True):
-        turned, fits = turn_onto(volume, source.affine, onto=sources[0].affine, shape=first.shape[1:])
+        turned, fits = reorient_to_grid(volume, source.affine, onto=sources[0].affine, shape=first.shape[1:])
         known = gives_position(source) and gives_position(sources[0])
         if not fits and not resample:
             raise CaseError(
@@ -205,7 +158,7 @@ def _stack(
             )
         if not fits and (known or volume.shape != first.shape):
             turned = torch.Tensor(ResampleToMatch(padding_mode="zeros")(volume, img_dst=first))
-            turned[turned.abs() <= 1e-5 * turned.abs().max()] = 0  # what interpolation leaves in air
+            turned[turned.abs() <= 1e-5 * turned.abs().max()] = 0  # what interpolation leaves in the background
         elif not fits:
             turned = volume  # voxel by voxel: without a position nothing says where else
         if not turned.any():
@@ -217,8 +170,8 @@ def _stack(
     return MetaTensor(torch.cat(moved), affine=first.affine)
 
 
-def _clean_channel(channel: np.ndarray, name: str, path: Path) -> float | None:
-    """Refuse (X, Y, Z) float32 without numbers or content; set constant air to 0 in place, and give what it was."""
+def _zero_background(channel: np.ndarray, name: str, path: Path) -> float | None:
+    """Refuse (X, Y, Z) float32 without numbers or content; set a constant background to 0 in place, and give what it was."""
     low, high = channel.min(), channel.max()  # both are NaN where one voxel is
     if not np.isfinite([low, high]).all():
         raise CaseError(
@@ -230,7 +183,7 @@ def _clean_channel(channel: np.ndarray, name: str, path: Path) -> float | None:
             f"{display_path(path)}: {name} holds one value everywhere ({low:g}). Check that the scan is there."
         )
     inside = channel[find_box(torch.from_numpy(channel != 0))]  # what a tool has padded is 0 already
-    constant = find_air(inside)
+    constant = find_background(inside)
     if constant is not None:
         inside -= constant
         inside[np.abs(inside) <= 1e-5 * (high - low)] = 0

@@ -51,7 +51,7 @@ def split_cases(cases: Sequence[Case], split_path: Path, *, seed: int) -> dict[s
         CaseError: if an existing manifest is damaged, names a case twice, or was made for other files.
         LabelError: if the labels do not tell the three regions apart.
     """
-    for schema in {case.numbering for case in cases if case.numbering}:
+    for schema in {case.label_schema for case in cases if case.label_schema}:
         refuse_unknown_regions(schema, what="Training")
     if not split_path.exists():
         _write_split(cases, split_path, seed=seed)

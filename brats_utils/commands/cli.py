@@ -63,10 +63,10 @@ def _build_parser() -> argparse.ArgumentParser:
     training = commands.add_parser("train", help="train as notebook 03 does; under torchrun, with several processes")
     training.add_argument("--preset", choices=PRESETS, default="laptop")
     training.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
-    training.add_argument("--schema", choices=SCORED, help="numbering of the labels in --data, needed where it has no dataset.json")  # fmt: skip
+    training.add_argument("--schema", choices=SCORED, help="convention of the labels in --data, needed where it has no dataset.json")  # fmt: skip
     training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
     training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
-    training.add_argument("--init", default="", help="weights to start from: 'pretrained', the network in the box, 'monai', or a checkpoint")  # fmt: skip
+    training.add_argument("--init", default="", help="weights to start from: 'pretrained', the bundled weights, 'monai', or a checkpoint")  # fmt: skip
     training.add_argument("--fold", type=int, choices=range(1, NUM_FOLDS + 1), help="hold out this fifth of what is not for test, for a cross-validation")  # fmt: skip
     training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
@@ -90,7 +90,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
     predict.add_argument("--doubtful-first", action="store_true", help="with --patients, sort patients.csv by expected Dice, the lowest first")  # fmt: skip
     predict.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
-    _add_predictor(predict, "numbering of the labels to write; by default that of the training")
+    _add_predictor(predict, "convention of the labels to write; by default that of the training")
     predict.set_defaults(command=_predict)
 
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
@@ -98,7 +98,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
     evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
     evaluate.add_argument("--official", type=Path, metavar="DIR", help="new folder for predictions and labels as the official scorer of BraTS, brats-evaluation, reads them")  # fmt: skip
-    _add_predictor(evaluate, "numbering of the labels in --data, needed where it has no dataset.json")
+    _add_predictor(evaluate, "convention of the labels in --data, needed where it has no dataset.json")
     evaluate.set_defaults(command=_evaluate)
 
     bundle = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
@@ -145,12 +145,12 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _add_predictor(command: argparse.ArgumentParser, schema_help: str) -> None:
-    command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the network in the box; 'monai', that of MONAI's zoo; or files, or folders of MONAI bundles; several are averaged")  # fmt: skip
-    command.add_argument("--no-flips", dest="flips", action="store_false", help="look once, not at 8 mirrored scans: faster, a little worse")  # fmt: skip
+    command.add_argument("--checkpoint", type=name_weights, nargs="+", required=True, help="'pretrained', the bundled weights; 'monai', that of MONAI's zoo; or files, or folders of MONAI bundles; several are averaged")  # fmt: skip
+    command.add_argument("--no-flips", dest="flips", action="store_false", help="a single pass, without test-time augmentation (TTA) with flips: faster, a little worse")  # fmt: skip
     command.add_argument("--no-bias-correction", dest="bias_correction", action="store_false", help="leave the bias field of FLAIR as it is, also where the checkpoint has it corrected")  # fmt: skip
     command.add_argument("--schema", choices=SCORED, help=schema_help)
     command.add_argument("--guess-enhancing", action="store_true", help="call enhancing tumour also without T1gd, which alone shows it")  # fmt: skip
-    command.add_argument("--keep-small", action="store_true", help="keep pieces of tumour, and enhancing tumour, under 1 mL")  # fmt: skip
+    command.add_argument("--keep-small", action="store_true", help="keep connected components of tumour, and enhancing tumour, under 1 mL: no post-processing")  # fmt: skip
 
 
 def _load_predictor(args: argparse.Namespace, schema: LabelSchema | None = None) -> Predictor:
@@ -240,19 +240,18 @@ def _report_patient(content: dict[str, Any], out: Path) -> None:
     for warning in content["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
-        print(f"{region}: not looked for without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
+        print(f"{region}: not segmented without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
     if any((removed := content["removed"]).values()):
-        pieces = (
-            f"{removed['pieces']} piece{'s' if removed['pieces'] != 1 else ''} of tumour, {removed['ml']:.2f} mL in all"
-        )
-        print(f"Removed as too small: {pieces}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")
+        count = removed["pieces"]
+        components = f"{count} connected component{'s' if count != 1 else ''} of tumour, {removed['ml']:.2f} mL in all"
+        print(f"Removed as too small: {components}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")
     if content["doubtful"]:
         print(
             f"Doubtful: expected Dice {content['expected_dice']['mean']:.2f}, below {LOW_EXPECTED_DICE}. Look at "
             "preview.png before you use the labels; predictions like this one are often wrong."
         )
     native = f", on the raw scans in {out / 'native'}/" if "volumes_native_ml" in content else ""
-    print(f"Labels ({content['label_schema']} numbering) in {out / 'segmentation.nii.gz'}{native}. {DISCLAIMER}")
+    print(f"Labels ({content['label_schema']} convention) in {out / 'segmentation.nii.gz'}{native}. {DISCLAIMER}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -269,7 +268,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     predictor = _load_predictor(args)
     data = args.data.resolve()
     cases = find_cases(data, schema=SCORED.get(args.schema))
-    for schema in {case.numbering for case in cases if case.numbering and args.official}:
+    for schema in {case.label_schema for case in cases if case.label_schema and args.official}:
         refuse_unknown_regions(schema, what="--official")
     evaluate_cases(predictor, cases, args.out)
     report = write_evaluation(args.out, cases, title=f"Evaluation on {data.name}", schema=predictor.schema)

@@ -10,8 +10,9 @@ from accelerate import PartialState
 from monai.utils import set_determinism
 from torch.utils.data import DataLoader
 
+from brats_utils.artifacts import log_checkpoint, log_dataset
 from brats_utils.cases.layouts import find_cases
-from brats_utils.cases.reader import check_cases
+from brats_utils.cases.precheck import check_cases
 from brats_utils.cases.split import prepare_dataset, split_cases, take_fold
 from brats_utils.config import Config
 from brats_utils.labels import SCHEMAS, LabelSchema
@@ -27,7 +28,7 @@ from brats_utils.model import (
 )
 from brats_utils.paths import resolve_path, write_text
 from brats_utils.saving.resume import TrainingState, load_progress, load_start, save_on_interrupt, save_progress
-from brats_utils.tracking import alert_divergence, finish_run, log_checkpoint, log_dataset, resolve_mode, start_run
+from brats_utils.tracking import alert_divergence, finish_run, resolve_mode, start_run
 from brats_utils.training import train_epochs
 from brats_utils.transforms import build_cached_transform, build_eval_transform, build_train_transform
 
@@ -85,7 +86,7 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
 def build_loaders(
     config: Config, out_dir: Path, *, processes: PartialState
 ) -> tuple[DataLoader, DataLoader, LabelSchema]:
-    """Build the loaders of training patches and of validation cases, of this process's share; and how labels are numbered.
+    """Build the loaders of training patches and of validation cases, of this process's share; and the label convention.
 
     `out_dir` gets the split and the disk cache.
     """
@@ -93,7 +94,7 @@ def build_loaders(
         resolve_path(config.dataset_dir), spacing_mm=config.spacing_mm, num_cases=config.phantom_cases, seed=config.seed
     )
     cases = find_cases(dataset_dir, schema=SCHEMAS.get(config.label_schema))
-    (schema,) = {case.numbering for case in cases if case.numbering}
+    (schema,) = {case.label_schema for case in cases if case.label_schema}
     check_cases(cases, remembered=out_dir / "cache" / "checked.json")
     parts = split_cases(cases, out_dir / "split.json", seed=config.seed)
     if config.fold:
@@ -126,7 +127,7 @@ def build_state(config: Config, *, num_steps: int) -> TrainingState:
     device = choose_device()
     precision = choose_precision(device)
     if config.deterministic:
-        torch.manual_seed(config.seed)  # the same first weights, whatever was drawn before
+        torch.manual_seed(config.seed)  # the same initial weights, whatever was drawn before
     model = build_model(init_filters=config.init_filters, dropout_prob=config.dropout_prob)
     load_start(model, config.init, init_filters=config.init_filters, spacing_mm=config.spacing_mm)
     model = model.to(device, memory_format=choose_layout(device, precision))  # type: ignore[call-overload]

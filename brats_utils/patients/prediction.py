@@ -14,13 +14,15 @@ from tqdm import tqdm
 
 from brats_utils.cases.case import Case, CaseError
 from brats_utils.cases.files import PREDICTED
-from brats_utils.cases.geometry import turn_volume
+from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.layouts import find_cases
+from brats_utils.cases.nifti import save_volume
 from brats_utils.cases.reader import read_case
-from brats_utils.inference import Prediction, Predictor, predict_scan, save_volume
+from brats_utils.inference import Prediction, Predictor, predict_scan
 from brats_utils.labels import FILE_NAMES, REGIONS
 from brats_utils.paths import display_path, publish, replacing, write_text
-from brats_utils.report.figures import plot_prediction, render_png
+from brats_utils.report.drawing import render_png
+from brats_utils.report.figures import plot_prediction
 from brats_utils.transforms import explain_failure
 from brats_utils.uncertainty import is_doubtful
 
@@ -77,9 +79,9 @@ def predict_patient(
     prediction = predict_scan(predictor, scan)
     volumes = {"segmentation": (prediction.labels, 1.0), "regions": (prediction.regions.movedim(0, -1), 1.0)}
     volumes["probabilities"] = ((prediction.probabilities * 255).round().movedim(0, -1), 1 / 255)
-    if prediction.spread is not None:
-        volumes["uncertainty"] = ((prediction.spread * 255).round().movedim(0, -1), 1 / 255)
-    image, regions = (turn_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
+    if prediction.uncertainty is not None:
+        volumes["uncertainty"] = ((prediction.uncertainty * 255).round().movedim(0, -1), 1 / 255)
+    image, regions = (reorient_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
     found = {"volumes_ml": prediction.volumes_ml, "expected_dice": prediction.expected_dice}
     content = {
         "patient": case.case_id,

@@ -32,7 +32,7 @@ VERSION = 4
 class PhantomCase:
     """One synthetic patient."""
 
-    image: np.ndarray  # (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is air
+    image: np.ndarray  # (X, Y, Z, 4) int16, channels in the order of `labels.CHANNELS`, 0 is background
     label: np.ndarray  # (X, Y, Z) uint8, schema `labels.MSD`
     affine: np.ndarray  # (4, 4) float64, voxel to mm, RAS+
 
@@ -65,7 +65,7 @@ def generate_case(seed: int, case_idx: int, *, spacing_mm: float = 2.0) -> Phant
 
 
 def _brain_box(tissues: Tissues, spacing_mm: float, shape: tuple[int, int, int]) -> tuple[slice, slice, slice]:
-    """The voxels of a grid around the brain, from the coarse grid's tissues: the rest is air and costs nothing."""
+    """The voxels of a grid around the brain, from the coarse grid's tissues: the rest is background and costs nothing."""
     voxels = COARSE_MM / spacing_mm
     extent = ndimage.find_objects((tissues.brain > 0.45).astype(np.uint8))[0]
     x, y, z = (
@@ -85,7 +85,7 @@ def _strip_skull(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> np.n
 
 
 def _digitise(rng: np.random.Generator, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Integers in a scale of the scanner's own, air 0, of (X, Y, Z, 4) values; now and then a cut field of view."""
+    """Integers in a scale of the scanner's own, background 0, of (X, Y, Z, 4) values; now and then a cut field of view."""
     image = np.zeros(values.shape, dtype=np.int16)
     for channel in range(values.shape[-1]):
         inside = values[..., channel][mask]

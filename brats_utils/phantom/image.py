@@ -60,13 +60,13 @@ VESSELS = {  # course in MNI mm, right side; radius in mm
 def render(
     rng: np.random.Generator, grid: Grid, tissues: Tissues, depths: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """Draw all four channels: (X, Y, Z, 4) float32, white matter about 1 and air not yet masked.
+    """Draw all four channels: (X, Y, Z, 4) float32, white matter about 1 and the background not yet masked.
 
     `depths` are those of whole tumour, core and enhancement in mm, positive inside, as `Tumour.depths` gives them.
     """
     channels = []
-    for look, clean, spread in draw_channels(rng, grid, tissues, depths):
-        channels.append(_scan(rng, look, grid, clean, spread))  # draws on before the next channel does
+    for sequence, noise_free, spread in draw_channels(rng, grid, tissues, depths):
+        channels.append(_scan(rng, sequence, grid, noise_free, spread))  # draws on before the next channel does
     return np.stack(channels, axis=-1)
 
 
@@ -79,7 +79,7 @@ def draw_channels(
     """
     whole, core, enhancing = depths
     edge = rng.uniform(0.8, 1.8)  # mm; edema fades over about four times this
-    # readers outline where a change begins, so that the label's edge lies outside the middle of the ramp
+    # annotators outline where a change begins, so that the label's edge lies outside the middle of the ramp
     parts = _ramp(whole - 1.2, edge), _ramp(core, 0.8), _ramp(enhancing - 0.5, 0.45)
     contrasts = draw_contrasts(rng, enhances=bool((enhancing > 0).any()))
     textures = [Noise(rng, mm).on(grid) for mm in (9, 14, 5)]  # edema, core, enhancement
@@ -87,21 +87,21 @@ def draw_channels(
     fluid = _draw_fluid(rng, grid, core, enhancing)
     calm = rng.uniform(0.5, 1.3)  # some tumours are smooth, others hold old blood, cysts and strands of living tissue
     for name in CHANNELS:
-        look = SEQUENCES[name]
-        csf = np.float32(_draw(rng.normal(), look.csf))
-        clean = _healthy(rng, look, grid, tissues, textures[2], csf=csf)
+        sequence = SEQUENCES[name]
+        csf = np.float32(_draw(rng.normal(), sequence.csf))
+        noise_free = _healthy(rng, sequence, grid, tissues, textures[2], csf=csf)
         normal = (tissues.brain > 0.55) & (whole < -4)
-        mean, spread = float(clean[normal].mean()), float(clean[normal].std())
-        clean += spread * extras[name]
+        mean, spread = float(noise_free[normal].mean()), float(noise_free[normal].std())
+        noise_free += spread * extras[name]
         for mm, most in ((7, 0.35), (22, 0.6)):  # no two regions of a tissue are alike, nor alike in all sequences
-            clean += spread * rng.uniform(0.1, 1) * most * Noise(rng, mm).on(grid)
-        for part, contrast, sd, texture in zip(parts, contrasts[name], look.texture, textures, strict=True):
+            noise_free += spread * rng.uniform(0.1, 1) * most * Noise(rng, mm).on(grid)
+        for part, contrast, sd, texture in zip(parts, contrasts[name], sequence.texture, textures, strict=True):
             rough = sd * calm * rng.uniform(0.6, 1.2)
             target = mean + spread * (contrast + rough * (0.8 * texture + 0.5 * textures[2]))
-            clean += part * (target - clean)
+            noise_free += part * (target - noise_free)
         thick = rng.uniform(0, 0.35 if name == "FLAIR" else 0.15)  # protein in the fluid
-        clean += fluid * (csf + thick * (mean - csf) - clean)
-        yield look, clean, spread
+        noise_free += fluid * (csf + thick * (mean - csf) - noise_free)
+        yield sequence, noise_free, spread
 
 
 def _draw_fluid(rng: np.random.Generator, grid: Grid, core: np.ndarray, enhancing: np.ndarray) -> np.ndarray:
@@ -137,11 +137,11 @@ def draw_contrasts(rng: np.random.Generator, *, enhances: bool) -> dict[str, tup
     """
     contrasts = {}
     cyst = rng.normal()  # watery cores are bright on T2w and dark on everything else
-    for name, look in SEQUENCES.items():
+    for name, sequence in SEQUENCES.items():
         shared, own = rng.normal(), rng.normal(size=3)  # what is bright in one part of a tumour is so in the others
         z = 0.6 * shared + 0.8 * own
         z[1] = 0.5 * z[1] + 0.85 * (cyst if name == "T2w" else -cyst)
-        parts = (look.edema, look.necrotic if enhances else look.low_grade, look.enhancing)
+        parts = (sequence.edema, sequence.necrotic if enhances else sequence.low_grade, sequence.enhancing)
         edema, core, enhancing = (_draw(zi, part) for zi, part in zip(z, parts, strict=True))
         if name == "T1gd":  # the definition of enhancement, whatever the draws
             core = min(core, edema + 0.8)
@@ -151,13 +151,13 @@ def draw_contrasts(rng: np.random.Generator, *, enhances: bool) -> dict[str, tup
 
 
 def _healthy(
-    rng: np.random.Generator, look: Sequence, grid: Grid, tissues: Tissues, texture: np.ndarray, *, csf: np.float32
+    rng: np.random.Generator, sequence: Sequence, grid: Grid, tissues: Tissues, texture: np.ndarray, *, csf: np.float32
 ) -> np.ndarray:
     """A brain without tumour, white matter at 1."""
-    gm = _draw(rng.normal(), look.gm)
+    gm = _draw(rng.normal(), sequence.gm)
     grain = 1 + rng.uniform(0.005, 0.03) * texture
     # sulci hold vessels, membranes and cortex beside water; no two sequences agree on how much
-    sulci = tissues.csf * np.clip(rng.uniform(*look.sulci) + 0.35 * Noise(rng, 8).on(grid), 0, 1)
+    sulci = tissues.csf * np.clip(rng.uniform(*sequence.sulci) + 0.35 * Noise(rng, 8).on(grid), 0, 1)
     water = np.clip(sulci, tissues.ventricle, 1)
     grey = (tissues.gm + 1e-3) / (tissues.gm + tissues.wm + 1e-3)  # where the atlas has nothing but CSF: cortex
     return (water * csf + (1 - water) * (1 + grey * np.float32(gm - 1))) * grain
@@ -207,17 +207,19 @@ def _vessels(rng: np.random.Generator, grid: Grid, tissues: Tissues) -> np.ndarr
     return bright
 
 
-def _scan(rng: np.random.Generator, look: Sequence, grid: Grid, clean: np.ndarray, spread: float) -> np.ndarray:
+def _scan(
+    rng: np.random.Generator, sequence: Sequence, grid: Grid, noise_free: np.ndarray, spread: float
+) -> np.ndarray:
     """Blur by the scanner's resolution, shade by the coil, add noise that the co-registration has smoothed."""
     mm = _spacing(grid)
-    plane, across = rng.uniform(0.4, 0.8), rng.uniform(0.6, 1.2) * look.noise_mm[1]
-    blurred = ndimage.gaussian_filter(clean, (plane / mm, plane / mm, across / mm), truncate=3)
+    plane, across = rng.uniform(0.4, 0.8), rng.uniform(0.6, 1.2) * sequence.noise_mm[1]
+    blurred = ndimage.gaussian_filter(noise_free, (plane / mm, plane / mm, across / mm), truncate=3)
     misplaced = np.clip(rng.normal(0, 0.5, 3), -1, 1) / mm  # what co-registration leaves
     blurred = ndimage.shift(blurred, misplaced, order=1, mode="nearest")
-    bias = 1 + look.bias * rng.uniform(0.6, 2.2) * Noise(rng, 75).on(grid)
-    sigma = (look.noise_mm[0] / mm, look.noise_mm[0] / mm, look.noise_mm[1] / mm)
+    bias = 1 + sequence.bias * rng.uniform(0.6, 2.2) * Noise(rng, 75).on(grid)
+    sigma = (sequence.noise_mm[0] / mm, sequence.noise_mm[0] / mm, sequence.noise_mm[1] / mm)
     noise = ndimage.gaussian_filter(rng.standard_normal(grid.shape, dtype=np.float32), sigma, truncate=3)
-    return blurred * bias + np.float32(look.noise * rng.uniform(0.5, 1.5) * spread / noise.std()) * noise
+    return blurred * bias + np.float32(sequence.noise * rng.uniform(0.5, 1.5) * spread / noise.std()) * noise
 
 
 def _spacing(grid: Grid) -> float:

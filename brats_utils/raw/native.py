@@ -11,9 +11,11 @@ import SimpleITK as sitk
 import torch
 
 from brats_utils.cases.case import Case, CaseError
-from brats_utils.inference import Prediction, Predictor, cut_probabilities, save_volume
+from brats_utils.cases.nifti import save_volume
+from brats_utils.inference import Prediction, Predictor
 from brats_utils.labels import FILE_NAMES, REGIONS, LabelSchema, regions_to_labels
 from brats_utils.patients.prediction import predict_each, predict_patient, refuse_earlier, round_numbers
+from brats_utils.post_processing import threshold_probabilities
 from brats_utils.raw.channels import choose_channels
 from brats_utils.raw.dicom_seg import write_dicom_seg
 from brats_utils.raw.grid import array_of
@@ -74,7 +76,7 @@ def write_native(
     for channel, scan in preparation.scans.items():
         probabilities = carry_back(prediction.probabilities, preparation, channel)
         voxel_ml = float(np.prod(scan.image.GetSpacing())) / 1000
-        _, regions = cut_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=keep_small)
+        _, regions = threshold_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=keep_small)
         labels = regions_to_labels(regions, schema)
         write_labels(labels, folder / f"native/{FILE_NAMES[channel]}.nii.gz", scan=scan)
         if channel == preparation.reference and scan.series.files:

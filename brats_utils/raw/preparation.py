@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from brats_utils.cases.case import CaseError
-from brats_utils.cases.checks import find_doubts
+from brats_utils.cases.checks import find_warnings
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.paths import display_path, publish, replacing, write_text
 from brats_utils.patients.prediction import refuse_earlier
@@ -28,7 +28,7 @@ from brats_utils.raw.grid import SPACING_MM, array_of, build_grid, crop_to
 from brats_utils.raw.picture import plot_preparation
 from brats_utils.raw.registration import Registration, register, stay
 from brats_utils.raw.series import RawScan, Series, read_series
-from brats_utils.report.figures import render_png
+from brats_utils.report.drawing import render_png
 from brats_utils.transforms import explain_failure
 
 LAST = "preparation.json"
@@ -95,7 +95,7 @@ def prepare_patient(
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
     prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
-    warnings = [*brains.warnings, *doubts, *find_doubts(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
+    warnings = [*brains.warnings, *doubts, *find_warnings(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
     content: dict[str, Any] = {
         "reference": reference,
         "spacing_mm": SPACING_MM,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from brats_utils.labels import REGIONS
-from brats_utils.report.figures import DARK
+from brats_utils.report.drawing import DARK
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
@@ -34,7 +34,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
 def plot_scores(table: pd.DataFrame) -> Figure:
     """Plot the spread of four metrics of `metrics.score_row` by region: a box, and a point per case.
 
-    A point is hollow where the truth lacks the region.
+    A point is hollow where the region is absent from the truth.
     """
     shown = {
         "dice": "Dice",

@@ -1,39 +1,17 @@
 """Pictures of scans: upright axial slices, one colour per region, orientation stated.
 
-Images are (4, X, Y, Z) float in RAS orientation; regions, true or predicted, (3, X, Y, Z) bool. The spread of a
-prediction is (3, X, Y, Z) float, the standard deviation of its probability.
+Images are (4, X, Y, Z) float in RAS orientation; regions, true or predicted, (3, X, Y, Z) bool. The
+uncertainty of a prediction is (3, X, Y, Z) float, the standard deviation of its probability.
 """
 
-import copy
-import io
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
-from matplotlib.lines import Line2D
-from monai.networks.nets import SegResNet
-from PIL import Image
 
-from brats_utils.cases.geometry import find_box
 from brats_utils.labels import CHANNELS, REGIONS, LabelSchema, labels_to_regions
+from brats_utils.report.drawing import DARK, ERROR_COLORS, REGION_COLORS, TISSUE_COLORS, blend_masks, show_row
 from brats_utils.report.slices import NESTING, ORIENTATION, largest_slice, upright_slice, window_volume
-
-DARK = "#333333"
-"""Background of all that shows region colours: the yellow vanishes on white."""
-
-REGION_COLORS = {f"{region.name} ({region.title.replace('-', ' ').lower()})": region.color for region in REGIONS}
-ERROR_COLORS = {"right": "#009E73", "missed": "#E69F00", "invented": "#CC79A7"}
-TISSUE_COLORS = {"edema": "#009E73", "necrotic": "#CC79A7", "enhancing": "#E69F00"}
-"""The rest of Okabe and Ito's colours, for what must not be taken for a region."""
 
 FIELD_LIMIT = 0.4
 """Of a bias field, where its colours end."""
@@ -50,7 +28,7 @@ def plot_regions(
     grey = upright_slice(window_volume(image), slice_idx)
     outlines = upright_slice(regions.numpy(), slice_idx)
     channels = dict(zip(CHANNELS, grey, strict=True))
-    figure, axes = _show_row(channels, title=title, slice_idx=slice_idx, orientation=orientation)
+    figure, axes = show_row(channels, title=title, slice_idx=slice_idx, orientation=orientation)
     for axis in axes:
         for index in NESTING:
             if outlines[index].any():
@@ -67,8 +45,8 @@ def plot_comparison(
     flair, _, t1gd, _ = upright_slice(window_volume(image), slice_idx)
     pictures = {"FLAIR": flair, "T1gd": t1gd}
     for name, regions in (("ground truth", truth), ("prediction", prediction)):
-        pictures[name] = _fill(flair, upright_slice(regions.numpy(), slice_idx))
-    return _show_row(pictures, title=title, slice_idx=slice_idx)[0]
+        pictures[name] = blend_masks(flair, upright_slice(regions.numpy(), slice_idx))
+    return show_row(pictures, title=title, slice_idx=slice_idx)[0]
 
 
 def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str = "") -> Figure:
@@ -76,8 +54,8 @@ def plot_prediction(image: torch.Tensor, prediction: torch.Tensor, *, title: str
     slice_idx = largest_slice(prediction)
     grey = upright_slice(window_volume(image), slice_idx)
     pictures = dict(zip(CHANNELS, grey, strict=True))
-    pictures["prediction"] = _fill(grey[0], upright_slice(prediction.numpy(), slice_idx))
-    return _show_row(pictures, title=title, slice_idx=slice_idx)[0]
+    pictures["prediction"] = blend_masks(grey[0], upright_slice(prediction.numpy(), slice_idx))
+    return show_row(pictures, title=title, slice_idx=slice_idx)[0]
 
 
 def plot_bias_field(channel: np.ndarray, field: np.ndarray, *, title: str = "") -> Figure:
@@ -97,11 +75,11 @@ def plot_bias_field(channel: np.ndarray, field: np.ndarray, *, title: str = "") 
     colored[np.isnan(share)] = 0
     name = f"field, blue -{100 * FIELD_LIMIT:.0f}% to red +{100 * FIELD_LIMIT:.0f}%"
     pictures = {"before": before, name: colored, "corrected": after}
-    return _show_row(pictures, title=title, slice_idx=slice_idx, legend={})[0]
+    return show_row(pictures, title=title, slice_idx=slice_idx, legend={})[0]
 
 
 def plot_uncertainty(
-    image: torch.Tensor, spread: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
+    image: torch.Tensor, uncertainty: torch.Tensor, truth: torch.Tensor, prediction: torch.Tensor, *, title: str = ""
 ) -> Figure:
     """Show where a prediction is unsure beside where it is wrong: the region and the slice with the most errors."""
     region = int((truth ^ prediction).sum((1, 2, 3)).argmax())
@@ -109,13 +87,13 @@ def plot_uncertainty(
     errors = torch.stack([true & found, true & ~found, found & ~true])
     slice_idx = largest_slice(errors[1:] if errors[1:].any() else errors)
     flair = upright_slice(window_volume(image), slice_idx)[0]
-    painted = _fill(flair, upright_slice(errors.numpy(), slice_idx), ERROR_COLORS.values())
+    painted = blend_masks(flair, upright_slice(errors.numpy(), slice_idx), ERROR_COLORS.values())
     name = REGIONS[region].name
-    pictures = {"FLAIR": flair, f"errors in {name}": painted, f"spread of the probability of {name}": flair}
-    figure, axes = _show_row(pictures, title=title, slice_idx=slice_idx, legend=ERROR_COLORS)
-    unsure, head = (upright_slice(v.numpy(), slice_idx) for v in (spread[region], (image != 0).any(0)))
+    pictures = {"FLAIR": flair, f"errors in {name}": painted, f"uncertainty of {name}": flair}
+    figure, axes = show_row(pictures, title=title, slice_idx=slice_idx, legend=ERROR_COLORS)
+    unsure, head = (upright_slice(v.numpy(), slice_idx) for v in (uncertainty[region], (image != 0).any(0)))
     heat = axes[2].imshow(np.ma.masked_where((unsure < 0.02) | ~head, unsure), cmap="plasma", vmin=0, vmax=0.25)
-    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation")
+    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation of the probability")
     return figure
 
 
@@ -131,7 +109,7 @@ def plot_label_evidence(image: torch.Tensor, labels: torch.Tensor, *, schema: La
     colors = {getattr(schema, tissue): color for tissue, color in TISSUE_COLORS.items()}
     names = {value: f"label {value}: {schema.tissues[value]}" for value in sorted(colors)}
     pictures = dict.fromkeys(("T1gd", *names.values()), grey)
-    figure, axes = _show_row(pictures, title="T1gd", slice_idx=slice_idx, charts=1)
+    figure, axes = show_row(pictures, title="T1gd", slice_idx=slice_idx, charts=1)
     for axis, value in zip(axes[1:4], names, strict=True):
         mask = upright_slice((labels == value).numpy(), slice_idx)
         if mask.any():
@@ -157,113 +135,13 @@ def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSche
     slice_idx = largest_slice(regions)
     flair = upright_slice(window_volume(image[:1]), slice_idx)[0]
     tissues = torch.stack([whole & ~core, core & ~enhancing, enhancing])
-    pictures = {"labels": _fill(flair, upright_slice(tissues.numpy(), slice_idx), TISSUE_COLORS.values())}
+    pictures = {"labels": blend_masks(flair, upright_slice(tissues.numpy(), slice_idx), TISSUE_COLORS.values())}
     for index in NESTING:
         alone = torch.zeros_like(regions)
         alone[index] = regions[index]
-        pictures[REGIONS[index].name] = _fill(flair, upright_slice(alone.numpy(), slice_idx))
+        pictures[REGIONS[index].name] = blend_masks(flair, upright_slice(alone.numpy(), slice_idx))
     values = {tissue: getattr(schema, tissue) for tissue in TISSUE_COLORS}
     names = {f"label {value}: {schema.tissues[value]}": TISSUE_COLORS[tissue] for tissue, value in values.items()}
     pairs = zip(names.items(), REGION_COLORS.items(), strict=True)  # a legend is filled column by column
     title, legend = "FLAIR, from labels to regions", dict(entry for pair in pairs for entry in pair)
-    return _show_row(pictures, title=title, slice_idx=slice_idx, legend=legend)[0]
-
-
-def plot_network(model: SegResNet, roi_size: Sequence[int]) -> Figure:
-    """Draw the U of a SegResNet: at each level the channels and the voxels that a patch of `roi_size` has there."""
-    shadow = copy.deepcopy(model).to("meta")  # knows shapes, computes nothing
-    shapes: dict[str, list[tuple[int, ...]]] = {"encoder": [], "decoder": []}
-    for side, layers in (("encoder", shadow.down_layers), ("decoder", shadow.up_layers)):
-        for layer in layers:
-            layer.register_forward_hook(lambda _, __, out, seen=shapes[side]: seen.append(tuple(out.shape[1:])))
-    logits = shadow(torch.zeros(1, len(CHANNELS), *roi_size, device="meta"))
-    depth = len(shapes["encoder"])
-    # how far each level stands from the sides; the lowest is in the middle
-    inwards = [*(0.55 * n for n in range(depth - 1)), 3.0]
-    boxes = [("patch", "#eeeeee", -1.3, depth, (len(CHANNELS), *roi_size))]
-    boxes += [("encoder", "#cfe2f3", inwards[n], depth - n, shape) for n, shape in enumerate(shapes["encoder"])]
-    boxes += [("decoder", "#d9ead3", 6 - inwards[n], depth - n, s) for n, s in enumerate(shapes["decoder"][::-1])]
-    boxes += [("logits", "#eeeeee", 7.3, depth, tuple(logits.shape[1:]))]
-    figure, axis = plt.subplots(figsize=(10, 3.6), layout="constrained")
-    for name, color, x, y, shape in boxes:
-        text, frame = f"{name}\n{' × '.join(map(str, shape))}", {"boxstyle": "round", "facecolor": color}
-        axis.text(x, y, text, ha="center", va="center", fontsize=9, bbox=frame)
-    for n in range(depth - 1):
-        left, right = (inwards[n], depth - n), (6 - inwards[n], depth - n)
-        down, up = (inwards[n + 1], depth - n - 1), (6 - inwards[n + 1], depth - n - 1)
-        gap = 16 if n < depth - 2 else 44  # the way to the lowest is flat
-        for start, end, line, room in ((left, right, ":", 46), (left, down, "-", gap), (up, right, "-", gap)):
-            style = {"arrowstyle": "->", "linestyle": line, "shrinkA": room, "shrinkB": room}
-            axis.annotate("", xy=end, xytext=start, arrowprops=style, zorder=1)
-    axis.set(xlim=(-2, 8), ylim=(0.5, depth + 0.5), title="channels × voxels at each level; dotted: skip connections")
-    axis.set_axis_off()
-    return figure
-
-
-def choose_fonts(title: str) -> tuple[str, list[str]]:
-    """Give a title with `?` for what no installed font can draw, and fonts for the rest: the usual, then what they lack."""
-    fonts, lacking = list(plt.rcParams["font.family"]), set(title := unicodedata.normalize("NFC", title))
-    usual = [(name, findfont(FontProperties(family=[name]))) for name in fonts]
-    for name, path in (*usual, *sorted((font.name, font.fname) for font in fontManager.ttflist)):
-        if lacking and not re.search("resort|emoji|^cm", name, re.IGNORECASE):  # boxes, bitmaps, TeX's own numbering
-            with suppress(OSError, RuntimeError):
-                found = lacking.intersection(map(chr, get_font(path).get_charmap()))
-                lacking, fonts = lacking - found, [*fonts, name] if found else fonts
-    return "".join("?" if sign in lacking else sign for sign in title), list(dict.fromkeys(fonts))
-
-
-def render_png(figure: Figure) -> bytes:
-    """Draw a figure and close it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
-    """Put PNG pictures under each other, on one white page."""
-    opened = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
-    page = Image.new("RGB", (max(p.width for p in opened), sum(p.height for p in opened)), "white")
-    for index, picture in enumerate(opened):
-        page.paste(picture, ((page.width - picture.width) // 2, sum(p.height for p in opened[:index])))
-    return page
-
-
-def _show_row(
-    pictures: Mapping[str, np.ndarray],
-    *,
-    title: str,
-    slice_idx: int,
-    orientation: str = ORIENTATION,
-    legend: Mapping[str, str] = REGION_COLORS,
-    charts: int = 0,
-) -> tuple[Figure, Sequence[Axes]]:
-    """Show pictures of one slice side by side under their names, above a legend; or leave room for `charts` on the right.
-
-    All are cut to one box, which holds what any of them shows.
-    """
-    count = len(pictures) + charts
-    figure, axes = plt.subplots(1, count, figsize=(2.8 * count, 3.6), layout="constrained")
-    title, fonts = choose_fonts(title)
-    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{orientation}", size=10, family=fonts, parse_math=False)
-    seen = np.any([picture.reshape(*picture.shape[:2], -1).any(-1) for picture in pictures.values()], axis=0)
-    rows, columns = find_box(torch.from_numpy(seen))
-    for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        axis.set(xlim=(columns.start - 1.5, columns.stop + 0.5), ylim=(rows.stop + 0.5, rows.start - 1.5))
-        axis.set_title(name if picture.any() else f"{name} (empty)", fontsize=10)
-        axis.set_axis_off()
-    if legend and not charts:
-        lines = [Line2D([], [], color=color, lw=3) for color in legend.values()]
-        style = {"facecolor": DARK, "labelcolor": "white"}
-        figure.legend(lines, list(legend), loc="outside lower center", ncols=3, fontsize=9, **style)
-    return figure, axes
-
-
-def _fill(grey: np.ndarray, masks: np.ndarray, colors: Iterable[str] = REGION_COLORS.values()) -> np.ndarray:
-    """Blend masks into a grey slice, by default regions: (Y, X) and (3, Y, X) to (Y, X, 3) uint8."""
-    picture, colors = np.repeat(grey[..., None], 3, axis=-1).astype(float), list(colors)
-    for index in NESTING:
-        mask, color = masks[index], 255 * np.array(to_rgb(colors[index]))
-        picture[mask] = 0.45 * grey[mask, None] + 0.55 * color
-    return picture.astype(np.uint8)
+    return show_row(pictures, title=title, slice_idx=slice_idx, legend=legend)[0]

@@ -41,7 +41,7 @@ class ReportCase:
     """One case for the viewer, or for a W&B table; channels and regions in the order of `CHANNELS` and `REGIONS`."""
 
     case_id: str  # as in the table of scores
-    image: torch.Tensor  # (4, X, Y, Z) float, RAS, any scale; 0 is air
+    image: torch.Tensor  # (4, X, Y, Z) float, RAS, any scale; 0 is background
     truth: torch.Tensor  # (3, X, Y, Z) bool
     prediction: torch.Tensor | None  # (3, X, Y, Z) bool; None without
     spacing_mm: tuple[float, float, float]  # size of a voxel along X, Y and Z
@@ -124,7 +124,7 @@ def _describe_score(name: str, score: Summary) -> dict[str, Any]:
     region = next((region for region in REGIONS if region.name == name), None)
     notes = [f"{format_interval(score)}, n = {score['cases']}"]
     if region and score["dice_where_present"] is not None:
-        notes.append(f"{score['dice_where_present']:.3f} where present, n = {score['cases_with_region']}")
+        notes.append(f"{score['dice_where_present']:.3f} where the region is present, n = {score['cases_with_region']}")
     title = f"{region.title.replace('-', ' ')} ({name})" if region else "Mean Dice"
     return {"name": title, "dice": score["dice"], "notes": notes, "color": region.color if region else None}
 

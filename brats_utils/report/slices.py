@@ -18,9 +18,9 @@ def window_volume(image: torch.Tensor, slices: Sequence[int] | None = None) -> n
     """Scale every channel to 8-bit grey with one window for the whole volume, so that slices do not flicker.
 
     The window runs from percentile .5 to 99.5 of the non-zero voxels, estimated on every fourth
-    voxel of each axis. Air stays black.
+    voxel of each axis. The background stays black.
 
-    `image` is (C, X, Y, Z) float of any scale, 0 is air; `slices` are the N indices along Z to scale, None for all.
+    `image` is (C, X, Y, Z) float of any scale, 0 is background; `slices` are the N indices along Z to scale, None for all.
     Gives (C, X, Y, N) uint8.
     """
     volume = image.detach().cpu().float().numpy()

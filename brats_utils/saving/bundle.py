@@ -1,7 +1,6 @@
 """A MONAI bundle as a checkpoint: what its configs say of the network, in our settings. None of its code is run.
 
-A bundle's configs are programs: what begins with `$` is evaluated, and `_target_` may name any function (MONAI's advisory
-GHSA-873f-pvrv-4x83). So they are parsed, and neither evaluated nor built; a step that is not known here is refused.
+`bundle_config` parses its configs; a step that is not known here is refused.
 
 Source: the MONAI Bundle Specification, docs.monai.io/en/stable/mb_specification.html.
 """
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigItem, ConfigParser
 from monai.networks.nets import SegResNet
 
 from brats_utils.cases.dataset_json import channel_of
@@ -24,19 +22,16 @@ from brats_utils.labels import CHANNELS, REGIONS, SCHEMAS
 from brats_utils.model import ARCHITECTURE
 from brats_utils.paths import display_path, say
 from brats_utils.saving.archive import read_archive
+from brats_utils.saving.bundle_config import BundleError, list_texts, load_config, name_target, read_section
 
 PASSIVE_STEPS = ("LoadImaged", "EnsureChannelFirstd", "EnsureTyped", "CopyItemsd")
 """They change neither voxels nor grid."""
 
 CROP_RULE = "$lambda x: x != 0"
-"""Of the bundles that `export` writes: it cuts to what is not background, as `reader` does."""
+"""Of the bundles that `export` writes: it crops to the foreground, as `reader` does."""
 
 RELEASED_AXES = "LPS"
 """Axes of the files in the BraTS releases, which a bundle without a step for them was trained on. Source: their headers."""
-
-
-class BundleError(ValueError):
-    """A bundle that is damaged, or asks for something that cannot be done here with the same result."""
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
@@ -45,12 +40,12 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     The weights are permuted to the order of our channels and regions.
 
     Raises:
-        BundleError: a file lacks, or a part of the configs is not understood; each is named.
+        BundleError: a file is missing, or a part of the configs is not understood; each is named.
     """
     try:
-        configs = {name: _load_config(folder, name) for name in ("inference", "metadata")}
+        configs = {name: load_config(folder, name) for name in ("inference", "metadata")}
         network = _read_network(configs["inference"])
-        steps, inferer = (_read_section(configs["inference"], name) for name in ("preprocessing", "inferer"))
+        steps, inferer = (read_section(configs["inference"], name) for name in ("preprocessing", "inferer"))
         spacing_mm, axes = _read_preprocessing(steps, configs["metadata"])
         inputs, outputs = _read_order(configs["metadata"])
         config = network | {
@@ -76,59 +71,10 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     return {"model": model, "config": config, "mean_dice": mean_dice, "best_dice": mean_dice}
 
 
-def _load_config(folder: Path, name: str) -> dict[str, Any]:
-    """Read one file of the configs, JSON or YAML; what would be code or another file in it stays plain text."""
-    path = next((path for path in sorted((folder / "configs").glob(f"{name}.*")) if path.is_file()), None)
-    if path is None:
-        raise BundleError(
-            f"found no configs/{name}.json, expected a MONAI bundle. Give the folder that holds `configs`."
-        )
-    return ConfigParser.load_config_file(path)
-
-
-def _read_section(config: Mapping[str, Any], name: str) -> Any:
-    """Parse one section with its references, `@name`, filled in; a component stays a dictionary, an expression a text."""
-    sections = {key: value for key, value in config.items() if key != "imports"}
-    if name not in sections:
-        raise BundleError(f"its inference config has no {name}, expected one.")
-    if macro := next((text for text in _list_texts(sections[name]) if text.startswith("%")), None):
-        raise BundleError(f"{name}: found {macro!r}, which reads another file, expected values.")
-    parser = ConfigParser({key: value for key, value in sections.items() if not _has_macro(value)})
-    return _to_plain(parser.get_parsed_content(name, instantiate=False, eval_expr=False))
-
-
-def _has_macro(value: Any) -> bool:
-    return any(text.startswith("%") for text in _list_texts(value))
-
-
-def _list_texts(value: Any) -> list[str]:
-    """All texts in nested lists and dictionaries."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        return [text for member in value for text in _list_texts(member)]
-    return [value] if isinstance(value, str) else []
-
-
-def _to_plain(value: Any) -> Any:
-    """Turn MONAI's wrappers of components and expressions back into dictionaries and texts."""
-    if isinstance(value, ConfigItem):
-        return _to_plain(value.get_config())
-    if isinstance(value, Mapping):
-        return {key: _to_plain(member) for key, member in value.items()}
-    return [_to_plain(member) for member in value] if isinstance(value, list) else value
-
-
-def _name_target(section: Mapping[str, Any]) -> str:
-    """The class that a component names, if it is one of MONAI's own; else the whole name."""
-    target = str(section["_target_"])
-    return target.rpartition(".")[2] if target.startswith("monai.") else target
-
-
 def _read_network(config: Mapping[str, Any]) -> dict[str, Any]:
     """Read `init_filters` and `dropout_prob`; the rest of the network must be that of `model.build_model`."""
-    found = _read_section(config, "network_def")
-    name = _name_target(found) if isinstance(found, dict) else found
+    found = read_section(config, "network_def")
+    name = name_target(found) if isinstance(found, dict) else found
     if name != "SegResNet":
         raise BundleError(f"network_def: found {name}, expected MONAI's SegResNet. Other networks cannot be used here.")
     defaults = {key: parameter.default for key, parameter in signature(SegResNet).parameters.items()}
@@ -145,8 +91,8 @@ def _read_network(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_preprocessing(section: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[float, str]:
     """Read voxel size and axes; the steps must be ours, in our order: axes, crop, voxel size, z-score."""
-    steps = [step for step in section["transforms"] if _name_target(step) not in PASSIVE_STEPS]
-    names = [_name_target(step) for step in steps]
+    steps = [step for step in section["transforms"] if name_target(step) not in PASSIVE_STEPS]
+    names = [name_target(step) for step in steps]
     order = ("Orientationd", "CropForegroundd", "Spacingd", "NormalizeIntensityd")
     if names != [name for name in order if name in names] or "NormalizeIntensityd" not in names:
         raise BundleError(
@@ -187,7 +133,7 @@ def _read_voxel_size(pixdim: Any, metadata: Mapping[str, Any]) -> float:
 
 def _read_window(inferer: Any) -> list[int]:
     """Read the sliding window in voxels."""
-    name = _name_target(inferer)
+    name = name_target(inferer)
     sides = inferer.get("roi_size")
     if name != "SlidingWindowInferer" or not isinstance(sides, list) or len(sides) != 3:
         raise BundleError(
@@ -214,7 +160,7 @@ def _read_order(metadata: Mapping[str, Any]) -> tuple[list[int], list[int]]:
 
 
 def _read_schema(configs: Mapping[str, Mapping[str, Any]], outputs: Sequence[int]) -> str:
-    """Find the numbering of its labels: in the metadata, or in the step that writes them.
+    """Find the convention of its labels: in the metadata, or in the step that writes them.
 
     The step is a program, read as text: `torch.where(x[[2]] > 0, 4, ...)` gives 4 to the third channel.
     """
@@ -222,7 +168,7 @@ def _read_schema(configs: Mapping[str, Mapping[str, Any]], outputs: Sequence[int
     for schema in SCHEMAS.values():
         if described == ", ".join(f"{value} {tissue}" for value, tissue in schema.tissues.items()):
             return schema.name
-    texts = " ".join(_list_texts(configs["inference"].get("postprocessing")))
+    texts = " ".join(list_texts(configs["inference"].get("postprocessing")))
     numbers = {int(channel): int(value) for channel, value in re.findall(r"x\[\[(\d)\]\] > 0, (\d+)", texts)}
     core, whole, enhancing = (numbers.get(place) for place in outputs)
     for schema in SCHEMAS.values():

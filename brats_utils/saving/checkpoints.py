@@ -25,7 +25,7 @@ CHECKPOINT_FORMAT = 2
 """Raise when the content of a checkpoint changes in a way that older code cannot read."""
 
 PRETRAINED = Path(__file__).parents[1] / "weights" / "pretrained.safetensors"
-"""The network in the box, trained on phantoms alone; its model card lies beside it. `make weights` makes it."""
+"""The pretrained network, trained on phantoms alone; its model card lies beside it. `make weights` makes it."""
 
 SETTINGS = (
     "init_filters", "dropout_prob", "spacing_mm", "inference_roi_size", "label_schema", "dataset_dir", "seed"
@@ -60,7 +60,7 @@ class Checkpoint:
     scaler: Mapping[str, Any]  # state dict of the float16 gradient scaler, empty without one
 
     def check_settings(self) -> None:
-        """Refuse a checkpoint that does not say how its network is used: a `CheckpointError` where `SETTINGS` lack."""
+        """Refuse a checkpoint that does not say how its network is used: a `CheckpointError` where some of `SETTINGS` are missing."""
         missing = [name for name in SETTINGS if name not in self.config]
         if missing:
             raise CheckpointError(
@@ -83,7 +83,7 @@ class Checkpoint:
 
 
 def name_weights(name: str) -> Path:
-    """Turn what a reader names into a file: `pretrained` into `PRETRAINED`, `monai` into MONAI's bundle, all else into a path.
+    """Turn what a user names into a file: `pretrained` into `PRETRAINED`, `monai` into MONAI's bundle, all else into a path.
 
     The bundle is downloaded when `load_checkpoint` is asked for it.
     """
@@ -92,10 +92,10 @@ def name_weights(name: str) -> Path:
 
 
 def find_checkpoint(name: str, *, best: Path) -> Path:
-    """Find the file of `name_weights`; with an empty name the reader's own `best`, or, with a line that says so, `PRETRAINED`."""
+    """Find the file of `name_weights`; with an empty name the user's own `best`, or, with a line that says so, `PRETRAINED`."""
     if name or best.is_file():
         return resolve_path(name_weights(name)) if name else best
-    substitute = "so the network in the box (trained on phantoms alone) is used. Notebook 03_train trains your own."
+    substitute = "so the pretrained network (trained on phantoms alone) is used. Notebook 03_train trains your own."
     print(f"{display_path(best)}: not found, {substitute}")
     return PRETRAINED
 
@@ -166,7 +166,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(
             f"{name}: not found. Notebook 03_train makes it: run that first, or give another checkpoint. "
-            "`pretrained` is the network in the box."
+            "`pretrained` is the bundled network."
         )
     try:
         content = _read_weights(path) if path.suffix == ".safetensors" else read_archive(path)
@@ -175,7 +175,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{name}: refused, because it holds more than tensors and plain values: {str(error).splitlines()[0]}. "
             "Expected a checkpoint written by notebook 03_train."
         ) from None
-    except Exception as error:  # a damaged list of contents makes each reader raise what it likes
+    except Exception as error:  # a damaged list of contents makes each library raise what it likes
         raise CheckpointError(f"{name}: damaged ({error}). Use another checkpoint, or train again.") from None
     expected = set(Checkpoint.__dataclass_fields__) | {"format"}
     if not isinstance(content, dict) or set(content) != expected or content["format"] != CHECKPOINT_FORMAT:
