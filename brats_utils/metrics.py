@@ -41,6 +41,9 @@ LESION_MIN_MM3 = 50.0
 """True components with up to twice the one between them are one lesion; those no larger than the other are not scored.
 Source: BraTS 2023, adult glioma, github.com/rachitsaluja/BraTS-2023-Metrics."""
 
+NEIGHBOURS = np.ones((3, 3, 3))
+"""Of a voxel in a connected component: all 26 that touch it."""
+
 
 def dice_per_region(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Compute the Dice score of each region of one case.
@@ -81,13 +84,16 @@ def score_surfaces(prediction: np.ndarray, truth: np.ndarray, *, spacing_mm: Seq
         empty = not (prediction.any() or truth.any())
         return {"hd95_mm": 0.0 if empty else WORST_DISTANCE_MM, "nsd": float(empty)}
     (box,) = ndimage.find_objects((prediction | truth).view(np.uint8))
-    pair = [np.pad(mask[box], 1) for mask in (prediction, truth)]
-    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in pair]
-    to_surface = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
-    ways = [to_surface[1][surfaces[0]], to_surface[0][surfaces[1]]]
+    surfaces = []
+    for mask in (prediction, truth):
+        padded = np.pad(mask[box], 1)
+        surfaces.append(padded & ~ndimage.binary_erosion(padded))
+    to_prediction, to_truth = (ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces)
+    of_prediction, of_truth = surfaces
+    directions = to_truth[of_prediction], to_prediction[of_truth]
     return {
-        "hd95_mm": max(float(np.percentile(way, 95)) for way in ways),
-        "nsd": sum(float((way <= NSD_TOLERANCE_MM).mean()) for way in ways) / 2,
+        "hd95_mm": max(float(np.percentile(distances, 95)) for distances in directions),
+        "nsd": sum(float((distances <= NSD_TOLERANCE_MM).mean()) for distances in directions) / 2,
     }
 
 
@@ -105,39 +111,66 @@ def score_lesions(prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: 
         likewise, with `WORST_DISTANCE_MM` for a false negative or a false positive; `lesion_f1`; and the counts `lesions_found`,
         `lesions_missed` and `lesions_invented`. Without any lesion the scores are 1, 0 mm and 1.
     """
+    predicted, true, fine_mm = _refine(prediction, truth, spacing_mm=spacing_mm)
+    dilated = _dilate(true, _dilation_voxels(fine_mm))
+    lesions, num_lesions = ndimage.label(dilated, NEIGHBOURS)
+    components, num_components = ndimage.label(predicted, NEIGHBOURS)
+    dice: list[float] = []
+    hd95: list[float] = []
+    missed = 0
+    matched: set[int] = set()  # components that touch a lesion
+    for lesion in range(1, num_lesions + 1):
+        inside = lesions == lesion
+        here = true & inside
+        touching = set(np.unique(components[inside]).tolist()) - {0}
+        matched |= touching
+        volume_mm3 = int(here.sum()) * float(np.prod(fine_mm))
+        if volume_mm3 <= LESION_MIN_MM3:
+            continue
+        theirs = np.isin(components, sorted(touching))
+        overlap = int((theirs & here).sum())
+        dice.append(2 * overlap / (int(here.sum()) + int(theirs.sum())))
+        hd95.append(float(score_surfaces(theirs, here, spacing_mm=fine_mm.tolist())["hd95_mm"]))
+        if not touching:
+            missed += 1
+    found = len(dice) - missed
+    false_positives = num_components - len(matched)
+    counts: Row = {"lesions_found": found, "lesions_missed": missed, "lesions_invented": false_positives}
+    count = len(dice) + false_positives
+    if count == 0:
+        return {"lesion_dice": 1.0, "lesion_hd95_mm": 0.0, "lesion_f1": 1.0, **counts}
+    return {
+        "lesion_dice": sum(dice) / count,
+        "lesion_hd95_mm": (sum(hd95) + false_positives * WORST_DISTANCE_MM) / count,
+        "lesion_f1": 2 * found / (2 * found + missed + false_positives),
+        **counts,
+    }
+
+
+def _refine(
+    prediction: torch.Tensor, truth: torch.Tensor, *, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut both masks, (X, Y, Z), to the box around them, and divide voxels of well over 1 mm.
+
+    Returns:
+        (x, y, z) bool of both, with room to dilate, and the size of their voxels in mm.
+    """
     parts = np.ceil(np.array(spacing_mm) / 1.05).astype(int)  # of a voxel, so that none is well over 1 mm
     fine_mm = np.array(spacing_mm) / parts
-    reach = np.round(LESION_DILATION_MM / fine_mm).astype(int)
+    margin = _dilation_voxels(fine_mm).max()
     box = find_box(prediction.bool() | truth.bool())
-    predicted, true = (
-        np.pad(mask[box].bool().numpy().repeat(parts[0], 0).repeat(parts[1], 1).repeat(parts[2], 2), reach.max())
-        for mask in (prediction, truth)
-    )
-    grown = _dilate(true, reach)
-    lesions, num_lesions = ndimage.label(grown, np.ones((3, 3, 3)))
-    components, num_components = ndimage.label(predicted, np.ones((3, 3, 3)))
-    dice, hd95, missed, belonging = [], [], 0, set()
-    for lesion in range(1, num_lesions + 1):
-        here = true & (lesions == lesion)
-        touching = sorted(set(np.unique(components[lesions == lesion]).tolist()) - {0})
-        belonging |= set(touching)
-        if int(here.sum()) * float(np.prod(fine_mm)) <= LESION_MIN_MM3:
-            continue
-        theirs = np.isin(components, touching)
-        dice.append(2 * int((theirs & here).sum()) / (int(here.sum()) + int(theirs.sum())))
-        hd95.append(float(score_surfaces(theirs, here, spacing_mm=fine_mm)["hd95_mm"]))
-        missed += not touching
-    false_positives = num_components - len(belonging)
-    found = len(dice) - missed
-    count = len(dice) + false_positives
-    return {
-        "lesion_dice": sum(dice) / count if count else 1.0,
-        "lesion_hd95_mm": (sum(hd95) + false_positives * WORST_DISTANCE_MM) / count if count else 0.0,
-        "lesion_f1": 2 * found / (2 * found + missed + false_positives) if count else 1.0,
-        "lesions_found": found,
-        "lesions_missed": missed,
-        "lesions_invented": false_positives,
-    }
+    refined = []
+    for mask in (prediction, truth):
+        voxels = mask[box].bool().numpy()
+        for axis, count in enumerate(parts):
+            voxels = voxels.repeat(count, axis)
+        refined.append(np.pad(voxels, margin))
+    return refined[0], refined[1], fine_mm
+
+
+def _dilation_voxels(spacing_mm: np.ndarray) -> np.ndarray:
+    """How many voxels `LESION_DILATION_MM` are along each axis."""
+    return np.round(LESION_DILATION_MM / spacing_mm).astype(int)
 
 
 def score_row(

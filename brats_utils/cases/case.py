@@ -25,6 +25,11 @@ class Case:
         return tuple(path for path in (*self.images, self.label) if path)
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that are there, in the order of `CHANNELS`."""
+        return tuple(name for name in CHANNELS if name not in self.missing)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The channels that are not there."""
         return tuple(name for name, path in zip(CHANNELS, self.images, strict=False) if path is None)

@@ -28,7 +28,6 @@ CONTRAST_WORDS = ("ce", "gd", "gadolinium", "contrast", "post")
 ENTITY = r"(^|_)(?!ce-)[a-z]+-[a-z0-9]+(?=_)"
 """Entities of BIDS other than `ce`: `ses-post` says nothing of contrast agent."""
 
-
 DIFFERENCE = rf"(^|_)({'|'.join(CHANNEL_WORDS['T1gd'])})-({'|'.join(CHANNEL_WORDS['T1w'])})$"
 """One scan less another. Source: Fields 2024 (UCSF-ALPTDG), doi 10.1148/ryai.230182."""
 
@@ -38,24 +37,34 @@ def channel_of(name: str) -> str | None:
 
     A difference of two scans, `x_t1ce-t1` in UCSF-ALPTDG, is none of them.
     """
-    if re.search(DIFFERENCE, name.lower()):
+    name = name.lower()
+    if re.search(DIFFERENCE, name):
         return None
-    words = re.findall("[a-z0-9]+", re.sub(ENTITY, "", name.lower()))
-    last = words.pop() if words else ""
-    contrast = bool(re.search(r"(^|_)ce-", name.lower())) or (words[-1:] and words[-1] in CONTRAST_WORDS)
+    words = re.findall("[a-z0-9]+", re.sub(ENTITY, "", name))
+    if not words:
+        return None
+    last = words.pop()
+    with_contrast = bool(re.search(r"(^|_)ce-", name))
+    if words and words[-1] in CONTRAST_WORDS:  # ce T1w
+        with_contrast = True
     while last in CONTRAST_WORDS and words:  # T1 Gd, T1w post-contrast
-        last, contrast = words.pop(), True
+        last = words.pop()
+        with_contrast = True
     found = next((channel for channel, known in CHANNEL_WORDS.items() if last in known), None)
-    return "T1gd" if found == "T1w" and contrast else found
+    return "T1gd" if found == "T1w" and with_contrast else found
 
 
 def without_channel(name: str) -> str:
     """What stands before the name of the channel: the patient of A_t1ce, A_T1_Gd and A_ce-gd_T1w."""
-    known = {word for words in (*CHANNEL_WORDS.values(), CONTRAST_WORDS) for word in words}
+    known = set(CONTRAST_WORDS)
+    for words in CHANNEL_WORDS.values():
+        known |= set(words)
     name = re.sub("(^|_)ce-[a-zA-Z0-9]+", "", name)
-    while (match := re.search(r"[^a-zA-Z0-9]*([a-zA-Z0-9]+)$", name)) and match[1].lower() in known:
-        name = name[: match.start()]
-    return name
+    while True:
+        last_word = re.search(r"[^a-zA-Z0-9]*([a-zA-Z0-9]+)$", name)
+        if last_word is None or last_word[1].lower() not in known:
+            return name
+        name = name[: last_word.start()]
 
 
 def load_document(folder: Path) -> dict[str, Any] | None:
@@ -85,7 +94,7 @@ def read_channels(document: Mapping[str, object], *, source: str) -> list[str]:
         LabelError: there are no such names, or they are not these four, or three of them.
     """
     key = "channel_names" if "channel_names" in document else "modality"
-    names = _numbered(document, key, source)
+    names = _read_mapping(document, key, source)
     listed = [str(names[index]) for index in sorted(names)]
     found = [channel_of(name) for name in listed]
     if len(found) < len(CHANNELS) - 1 or len({*found} & {*CHANNELS}) < len(found):
@@ -104,7 +113,7 @@ def read_label_schema(document: Mapping[str, object], schema: LabelSchema | None
     Raises:
         LabelError: there are no such names, they describe no known schema, or another than the user's.
     """
-    names = _numbered(document, "labels", source)
+    names = _read_mapping(document, "labels", source)
     tissues = {value: _tissue_of(str(name)) for value, name in names.items() if value != 0}
     fits = [known for known in SCORED.values() if tissues == _tissues(known)]
     if schema in fits or (schema is None and fits):
@@ -116,15 +125,17 @@ def read_label_schema(document: Mapping[str, object], schema: LabelSchema | None
     raise LabelError(f"{source}: found labels {names}, expected {expected}. {hint}")
 
 
-def _numbered(document: Mapping[str, object], key: str, source: str) -> dict[int, object]:
-    """Read `{"0": "name"}`, `{"name": 0}` or regions, `{"whole tumor": [1, 2, 3]}`, under `key`."""
+def _read_mapping(document: Mapping[str, object], key: str, source: str) -> dict[int, object]:
+    """Read `{"0": "name"}`, `{"name": 0}` or regions, `{"whole tumor": [1, 2, 3]}`, under `key`: names by number."""
     entry = document.get(key)
     try:
         assert isinstance(entry, Mapping)
         if any(isinstance(value, list) for value in entry.values()):
             return _split_regions(entry)
-        turned = any(not str(name).isdigit() for name in entry)
-        return {int(value): name for name, value in entry.items()} if turned else {int(k): v for k, v in entry.items()}
+        names_are_keys = any(not str(name).isdigit() for name in entry)
+        if names_are_keys:
+            return {int(value): name for name, value in entry.items()}
+        return {int(value): name for value, name in entry.items()}
     except (AssertionError, ValueError, TypeError):
         raise LabelError(
             f'{source}: found {entry!r} under {key!r}, expected a mapping such as {{"0": "name"}}.'
@@ -133,23 +144,46 @@ def _numbered(document: Mapping[str, object], key: str, source: str) -> dict[int
 
 def _split_regions(entry: Mapping[str, Any]) -> dict[int, object]:
     """Tissues of nested regions: what the whole tumour has and the core has not is edema."""
-    values = {str(name).lower(): {v} if isinstance(v, int) else {int(x) for x in v} for name, v in entry.items()}
-    whole, core, enhancing = (
-        next((found for name, found in values.items() if re.search(sign, name)), set())
-        for sign in (r"whole|\bwt\b", r"core|\btc\b", r"enhanc|\bet\b")
-    )
-    apart = {tissue: found for name, found in values.items() if (tissue := _tissue_of(name)) in ("cyst", "cavity")}
-    inner = core - enhancing - apart.get("cyst", set())
-    parts = {"edema": whole - core - apart.get("cavity", set()), "necrotic": inner, "enhancing": enhancing, **apart}
-    return {0: "background", **{value: tissue for tissue, found in parts.items() for value in found}}
+    values: dict[str, set[int]] = {}
+    for name, given in entry.items():
+        values[str(name).lower()] = {given} if isinstance(given, int) else {int(value) for value in given}
+
+    def find(sign: str) -> set[int]:
+        """Find the values of the first region whose name has a sign."""
+        return next((found for name, found in values.items() if re.search(sign, name)), set())
+
+    whole = find(r"whole|\bwt\b")
+    core = find(r"core|\btc\b")
+    enhancing = find(r"enhanc|\bet\b")
+    apart: dict[str, set[int]] = {}
+    for name, found in values.items():
+        tissue = _tissue_of(name)
+        if tissue in ("cyst", "cavity"):
+            apart[tissue] = found
+    parts = {
+        "edema": whole - core - apart.get("cavity", set()),
+        "necrotic": core - enhancing - apart.get("cyst", set()),
+        "enhancing": enhancing,
+        **apart,
+    }
+    names: dict[int, object] = {0: "background"}
+    for tissue, found in parts.items():
+        names |= dict.fromkeys(found, tissue)
+    return names
 
 
 def _tissues(schema: LabelSchema) -> dict[int, str]:
+    """Name the tissue of each value of a schema, in the words of `_tissue_of`."""
     if not all(schema.known):
         return {schema.edema: "whole"}
-    fields = ("edema", "necrotic", "enhancing", "cyst", "cavity")
-    named = {getattr(schema, field): field for field in fields if getattr(schema, field) is not None}
-    return named | ({} if schema.solid is None else {schema.solid: "necrotic"})
+    tissues = {}
+    for field in ("edema", "necrotic", "enhancing", "cyst", "cavity"):
+        value = getattr(schema, field)
+        if value is not None:
+            tissues[value] = field
+    if schema.solid is not None:
+        tissues[schema.solid] = "necrotic"
+    return tissues
 
 
 def _tissue_of(name: str) -> str:

@@ -136,23 +136,31 @@ def _list_document(folder: Path, document: Mapping[str, Any]) -> tuple[str, list
     name = display_path(folder / "dataset.json")
     channels = read_channels(document, source=name)
     entries = [(_find_images(images, channels, name), label) for images, label in _read_entries(folder, document, name)]
-    missing = [path for images, label in entries if label for path in (*images, label) if path and not path.is_file()]
+    _refuse_missing(entries, name)
+    entries = [(images, label) for images, label in entries if _first(images).is_file()]  # tests are often left out
+    names = [_name_entry(images, label) for images, label in entries]
+    if len(set(names)) < len(names):
+        names = _tell_apart([_first(images) for images, _ in entries], folder)
+    if len(set(names)) < len(names):
+        raise CaseError(f"{name}: a case is listed twice under 'training'; list each once.")
+    found: list[Found] = []
+    for case_id, (images, label) in zip(names, entries, strict=True):
+        found.append((case_id, images, [label] if label else []))
+    a_file_a_channel = any(len(images) > 1 for images, _ in entries)
+    return "nnU-Net's layout, a file a channel" if a_file_a_channel else "MSD's layout, 4D files", found
+
+
+def _refuse_missing(entries: Sequence[tuple[Images, Path | None]], name: str) -> None:
+    """Refuse a dataset.json that lists labelled cases whose files are not there."""
+    missing = []
+    for images, label in entries:
+        if label:
+            missing += [path for path in (*images, label) if path and not path.is_file()]
     if missing:
         raise CaseError(
             f"{name}: {len(missing)} of the files listed are missing, the first is {display_path(missing[0])}. Copy them "
             "again, or correct dataset.json."
         )
-    entries = [(images, label) for images, label in entries if _first(images).is_file()]  # tests are often left out
-    named = [_name_entry(images, label) for images, label in entries]
-    if len(set(named)) < len(named):
-        named = _tell_apart([_first(images) for images, _ in entries], folder)
-    if len(set(named)) < len(named):
-        raise CaseError(f"{name}: a case is listed twice under 'training'; list each once.")
-    found = [
-        (case_id, images, [label] if label else []) for case_id, (images, label) in zip(named, entries, strict=True)
-    ]
-    split = any(len(images) > 1 for images, _ in entries)
-    return "nnU-Net's layout, a file a channel" if split else "MSD's layout, 4D files", found
 
 
 def _borrow_document(folder: Path) -> dict[str, Any]:
@@ -181,29 +189,44 @@ def _read_entries(folder: Path, document: Mapping[str, Any], name: str) -> list[
     """Files as listed under `training` and `test` (MSD, nnU-Net v1), under `dataset`, or as they lie there (v2)."""
     try:
         if "training" in document:
-            entries = [(entry["image"], entry["label"]) for entry in document["training"]]
-            tests = [entry["image"] if isinstance(entry, Mapping) else entry for entry in document.get("test", ())]
-            entries += [(entry, None) for entry in tests]
+            listed = _list_training(document)
         elif "dataset" in document:
-            entries = [(entry["images"], entry.get("label")) for entry in document["dataset"].values()]
+            listed = [(entry["images"], entry.get("label")) for entry in document["dataset"].values()]
         else:
-            ending = str(document.get("file_ending", ".nii.gz"))
-            labels = volumes_of(folder / "labelsTr")
-            entries = [(f"imagesTr/{stem_of(path)}{ending}", f"labelsTr/{path.name}") for path in labels]
-            number = re.compile(rf"_000[0-3]{re.escape(ending)}$")  # any of them: the first may be missing
-            paths = [path for place in ("imagesTr", "imagesTs", ".") for path in volumes_of(folder / place)]
-            numbered = [path.relative_to(folder).as_posix() for path in paths if number.search(path.name)]
-            others = dict.fromkeys(number.sub(ending, path) for path in numbered)
-            entries += [(image, None) for image in others if image not in dict(entries)]
-        return [
-            (
-                [find_file(folder / image) for image in ([images] if isinstance(images, str) else images)],
-                label and find_file(folder / label),
-            )
-            for images, label in entries
-        ]
+            listed = _list_numbered(folder, str(document.get("file_ending", ".nii.gz")))
+        entries: list[tuple[list[Path], Path | None]] = []
+        for images, label in listed:
+            paths = [images] if isinstance(images, str) else images
+            found = [find_file(folder / path) for path in paths]
+            entries.append((found, find_file(folder / label) if label else None))
+        return entries
     except (KeyError, TypeError, AttributeError) as error:
         raise CaseError(f"{name}: cannot be read ({error!r}). Expected MSD's keys, with image and label.") from error
+
+
+def _list_training(document: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Image and label of each case under `training`, then the images under `test`, which have no label."""
+    listed = [(entry["image"], entry["label"]) for entry in document["training"]]
+    for entry in document.get("test", ()):
+        image = entry["image"] if isinstance(entry, Mapping) else entry
+        listed.append((image, None))
+    return listed
+
+
+def _list_numbered(folder: Path, ending: str) -> list[tuple[Any, Any]]:
+    """Image and label of each case of nnU-Net v2, by the names of files; an image without the number of its channel."""
+    listed: list[tuple[Any, Any]] = []
+    for path in volumes_of(folder / "labelsTr"):
+        listed.append((f"imagesTr/{stem_of(path)}{ending}", f"labelsTr/{path.name}"))
+    labelled = {image for image, _ in listed}
+    number = re.compile(rf"_000[0-3]{re.escape(ending)}$")  # any of them: the first may be missing
+    unlabelled: dict[str, None] = {}  # in the order in which they are found
+    for place in ("imagesTr", "imagesTs", "."):
+        for path in volumes_of(folder / place):
+            image = number.sub(ending, path.relative_to(folder).as_posix())
+            if number.search(path.name) and image not in labelled:
+                unlabelled[image] = None
+    return listed + [(image, None) for image in unlabelled]
 
 
 def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> Images:
@@ -236,9 +259,15 @@ def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> 
 
 def _tell_apart(paths: Sequence[Path], folder: Path) -> list[str]:
     """Make ids from what differs among paths: `p1` and `p2` of `p1/image.nii.gz` and `p2/image.nii.gz`."""
-    starts = (folder if path.is_relative_to(folder) else path.anchor for path in paths)  # it may be on another drive
-    parts = [(*path.relative_to(start).parent.parts, stem_of(path)) for path, start in zip(paths, starts, strict=True)]
+    parts = []
+    for path in paths:
+        start = folder if path.is_relative_to(folder) else path.anchor  # it may be on another drive
+        parts.append((*path.relative_to(start).parent.parts, stem_of(path)))
     if len({len(part) for part in parts}) > 1:
         return ["_".join(part) for part in parts]
     differs = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
-    return ["_".join(p for p, differ in zip(part, differs, strict=True) if differ) for part in parts]
+    names = []
+    for part in parts:
+        kept = [word for word, differ in zip(part, differs, strict=True) if differ]
+        names.append("_".join(kept))
+    return names

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -25,30 +25,61 @@ def check_cases(cases: Sequence[Case], *, remembered: Path | None = None, incomp
     Raises:
         CaseError, LabelError: see `read_case`; of several bad cases the first, and the names of the others.
     """
-    known: dict[str, list[str]] = {}
-    with suppress(OSError, ValueError):  # a file that is missing or damaged has nothing to say
-        known = json.loads(remembered.read_text(encoding="utf-8")) if remembered else {}
     keys = [f"{case.case_id} {case.label_schema} {stamp_files(case)}{' incomplete' * incomplete}" for case in cases]
+    known = _recall(remembered)
 
     def check(case: Case, key: str) -> list[str] | ValueError:
+        if key in known:
+            return known[key]
         try:
-            return known[key] if key in known else list(read_case(case, incomplete=incomplete).warnings)
+            return list(read_case(case, incomplete=incomplete).warnings)
         except (CaseError, LabelError) as error:
             return error
 
     with ThreadPoolExecutor(2) as threads:
-        found = list(tqdm(threads.map(check, cases, keys), desc="Check cases", total=len(cases)))
-    bad = [(case.case_id, error) for case, error in zip(cases, found, strict=True) if isinstance(error, ValueError)]
+        outcomes = list(tqdm(threads.map(check, cases, keys), desc="Check cases", total=len(cases)))
+    refused: dict[str, ValueError] = {}
+    warned: dict[str, list[str]] = {}
+    good: dict[str, list[str]] = {}
+    for case, key, outcome in zip(cases, keys, outcomes, strict=True):
+        if isinstance(outcome, ValueError):
+            refused[case.case_id] = outcome
+            continue
+        good[key] = outcome
+        if outcome:
+            warned[case.case_id] = outcome
     if remembered:
-        good = {key: texts for key, texts in zip(keys, found, strict=True) if isinstance(texts, list)}
         write_text(remembered, json.dumps(good, indent=1))
-    if bad:
-        others = f" Nor can these be used: {', '.join(case_id for case_id, _ in bad[1:])}." if len(bad) > 1 else ""
-        raise type(bad[0][1])(f"{bad[0][1]}{others}")
-    odd = {case.case_id: texts for case, texts in zip(cases, found, strict=True) if isinstance(texts, list) and texts}
-    if odd:
-        say(f"Warnings on {len(odd)} of {len(cases)} cases. They are used all the same; look at them.")
-        for case_id, texts in list(odd.items())[:MAX_LISTED]:
-            say(f"- {case_id}: {' '.join(texts)}")
-    if len(odd) > MAX_LISTED:
-        say(f"- and {len(odd) - MAX_LISTED} more: {', '.join(list(odd)[MAX_LISTED:])}")
+    if refused:
+        _refuse(refused)
+    if warned:
+        _say_warnings(warned, total=len(cases))
+
+
+def _recall(remembered: Path | None) -> dict[str, list[str]]:
+    """Read the warnings by case of an earlier check; nothing where there is none, or its file is damaged."""
+    if remembered is None:
+        return {}
+    try:
+        known: dict[str, list[str]] = json.loads(remembered.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known
+
+
+def _refuse(refused: dict[str, ValueError]) -> NoReturn:
+    """Raise the error of the first case, with the names of the others."""
+    first, *others = refused
+    error = refused[first]
+    also = f" Nor can these be used: {', '.join(others)}." if others else ""
+    raise type(error)(f"{error}{also}")
+
+
+def _say_warnings(warned: dict[str, list[str]], *, total: int) -> None:
+    """Print the warnings of the first cases, and the names of the others."""
+    say(f"Warnings on {len(warned)} of {total} cases. They are used all the same; look at them.")
+    case_ids = list(warned)
+    for case_id in case_ids[:MAX_LISTED]:
+        say(f"- {case_id}: {' '.join(warned[case_id])}")
+    if len(case_ids) > MAX_LISTED:
+        say(f"- and {len(case_ids) - MAX_LISTED} more: {', '.join(case_ids[MAX_LISTED:])}")

@@ -17,7 +17,7 @@ from brats_utils.cases.files import PREDICTED
 from brats_utils.cases.geometry import reorient_volume
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.nifti import save_volume
-from brats_utils.cases.reader import read_case
+from brats_utils.cases.reader import Scan, read_case
 from brats_utils.inference import Prediction, Predictor, predict_scan
 from brats_utils.labels import FILE_NAMES, REGIONS
 from brats_utils.paths import display_path, publish, replacing, write_text
@@ -77,16 +77,29 @@ def predict_patient(
         refuse_earlier(out_dir)
     scan = read_case(replace(case, label=None), resample=resample, incomplete=True)
     prediction = predict_scan(predictor, scan)
-    volumes = {"segmentation": (prediction.labels, 1.0), "regions": (prediction.regions.movedim(0, -1), 1.0)}
-    volumes["probabilities"] = ((prediction.probabilities * 255).round().movedim(0, -1), 1 / 255)
-    if prediction.uncertainty is not None:
-        volumes["uncertainty"] = ((prediction.uncertainty * 255).round().movedim(0, -1), 1 / 255)
-    image, regions = (reorient_volume(volume, scan.image.affine) for volume in (scan.image, prediction.regions))
-    found = {"volumes_ml": prediction.volumes_ml, "expected_dice": prediction.expected_dice}
-    content = {
-        "patient": case.case_id,
+    content = describe_prediction(predictor, scan, prediction, patient=case.case_id)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
+        made = Path(folder)
+        write_volumes(prediction, made, like=scan.reference)
+        if more:
+            content |= more(prediction, made)
+        image = reorient_volume(scan.image, scan.image.affine)
+        regions = reorient_volume(prediction.regions, scan.image.affine)
+        preview = plot_prediction(image, regions, title=case.case_id)
+        (made / "preview.png").write_bytes(render_png(preview))
+        write_text(made / "prediction.json", json.dumps(content, indent=1))
+        publish(made, out_dir, names=WRITTEN)
+    return content
+
+
+def describe_prediction(predictor: Predictor, scan: Scan, prediction: Prediction, *, patient: str) -> dict[str, Any]:
+    """Give the content of `prediction.json`."""
+    return {
+        "patient": patient,
         "missing": scan.missing,
-        **{kind: round_numbers(by) for kind, by in found.items()},
+        "volumes_ml": round_numbers(prediction.volumes_ml),
+        "expected_dice": round_numbers(prediction.expected_dice),
         "doubtful": is_doubtful(prediction.expected_dice["mean"]),
         "volumes_grid": "segmentation.nii.gz",
         "removed": {kind: round(amount, 3) for kind, amount in prediction.removed.items()},
@@ -100,16 +113,17 @@ def predict_patient(
         "spacing_mm": predictor.spacing_mm,
         "note": DISCLAIMER,
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
-        made = Path(folder)
-        for kind, (volume, slope) in volumes.items():
-            save_volume(volume.byte(), made / f"{kind}.nii.gz", like=scan.reference, slope=slope)
-        content |= more(prediction, made) if more else {}
-        (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=case.case_id)))
-        write_text(made / "prediction.json", json.dumps(content, indent=1))
-        publish(made, out_dir, names=WRITTEN)
-    return content
+
+
+def write_volumes(prediction: Prediction, folder: Path, *, like: Path) -> None:
+    """Write the volumes of a prediction as `files.PREDICTED` names them, in the geometry of the scan `like`."""
+    save_volume(prediction.labels, folder / "segmentation.nii.gz", like=like)
+    save_volume(prediction.regions.movedim(0, -1), folder / "regions.nii.gz", like=like)
+    shares = {"probabilities": prediction.probabilities, "uncertainty": prediction.uncertainty}
+    for kind, share in shares.items():
+        if share is not None:
+            scaled = (share * 255).round().byte().movedim(0, -1)
+            save_volume(scaled, folder / f"{kind}.nii.gz", like=like, slope=1 / 255)
 
 
 def refuse_earlier(out_dir: Path, *, written: Sequence[str] = WRITTEN, kind: str = "prediction") -> None:
@@ -212,11 +226,16 @@ def _read_row(path: Path, *, name: str) -> dict[str, Any]:
 
 
 def _build_row(content: dict[str, Any], *, name: str, status: str) -> dict[str, Any]:
+    """A row of `patients.csv`, from the content of a `prediction.json`; earlier versions did not say what was removed."""
+    removed = content.get("removed", {})
+    volumes = {}
+    for region, volume_ml in content["volumes_ml"].items():
+        volumes[f"{region}_ml"] = math.nan if volume_ml is None else volume_ml
     return {
         "patient": name,
         "status": status,
-        **{f"{region}_ml": math.nan if ml is None else ml for region, ml in content["volumes_ml"].items()},
-        **{name: content.get("removed", {}).get(name.removeprefix("removed_"), math.nan) for name in REMOVED},
+        **volumes,
+        **{column: removed.get(column.removeprefix("removed_"), math.nan) for column in REMOVED},
         "reason": " ".join(content["warnings"]),
         "expected_dice": content["expected_dice"]["mean"],
         "doubtful": is_doubtful(content["expected_dice"]["mean"]),

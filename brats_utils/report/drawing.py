@@ -31,14 +31,23 @@ TISSUE_COLORS = {"edema": "#009E73", "necrotic": "#CC79A7", "enhancing": "#E69F0
 
 def choose_fonts(title: str) -> tuple[str, list[str]]:
     """Give a title with `?` for what no installed font can draw, and fonts for the rest: the usual, then what they lack."""
-    fonts, lacking = list(plt.rcParams["font.family"]), set(title := unicodedata.normalize("NFC", title))
+    title = unicodedata.normalize("NFC", title)
+    fonts = list(plt.rcParams["font.family"])
+    undrawn = set(title)
     usual = [(name, findfont(FontProperties(family=[name]))) for name in fonts]
-    for name, path in (*usual, *sorted((font.name, font.fname) for font in fontManager.ttflist)):
-        if lacking and not re.search("resort|emoji|^cm", name, re.IGNORECASE):  # boxes, bitmaps, TeX's own numbering
-            with suppress(OSError, RuntimeError):
-                found = lacking.intersection(map(chr, get_font(path).get_charmap()))
-                lacking, fonts = lacking - found, [*fonts, name] if found else fonts
-    return "".join("?" if sign in lacking else sign for sign in title), list(dict.fromkeys(fonts))
+    installed = sorted((font.name, font.fname) for font in fontManager.ttflist)
+    for name, path in (*usual, *installed):
+        if not undrawn:
+            break
+        if re.search("resort|emoji|^cm", name, re.IGNORECASE):  # boxes, bitmaps, TeX's own order of signs
+            continue
+        with suppress(OSError, RuntimeError):
+            drawn = undrawn & {chr(code) for code in get_font(path).get_charmap()}
+            if drawn:
+                undrawn -= drawn
+                fonts.append(name)
+    drawable = "".join("?" if sign in undrawn else sign for sign in title)
+    return drawable, list(dict.fromkeys(fonts))
 
 
 def render_png(figure: Figure) -> bytes:
@@ -52,9 +61,13 @@ def render_png(figure: Figure) -> bytes:
 def stack_figures(pictures: Sequence[bytes]) -> Image.Image:
     """Put PNG pictures under each other, on one white page."""
     opened = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
-    page = Image.new("RGB", (max(p.width for p in opened), sum(p.height for p in opened)), "white")
-    for index, picture in enumerate(opened):
-        page.paste(picture, ((page.width - picture.width) // 2, sum(p.height for p in opened[:index])))
+    width = max(picture.width for picture in opened)
+    height = sum(picture.height for picture in opened)
+    page = Image.new("RGB", (width, height), "white")
+    top = 0
+    for picture in opened:
+        page.paste(picture, ((width - picture.width) // 2, top))
+        top += picture.height
     return page
 
 
@@ -74,9 +87,9 @@ def show_row(
     count = len(pictures) + charts
     figure, axes = plt.subplots(1, count, figsize=(2.8 * count, 3.6), layout="constrained")
     title, fonts = choose_fonts(title)
-    figure.suptitle(f"{title}  slice {slice_idx}".strip() + f"\n{orientation}", size=10, family=fonts, parse_math=False)
-    seen = np.any([picture.reshape(*picture.shape[:2], -1).any(-1) for picture in pictures.values()], axis=0)
-    rows, columns = find_box(torch.from_numpy(seen))
+    heading = f"{title}  slice {slice_idx}".strip()
+    figure.suptitle(f"{heading}\n{orientation}", size=10, family=fonts, parse_math=False)
+    rows, columns = _find_content(pictures.values())
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         axis.set(xlim=(columns.start - 1.5, columns.stop + 0.5), ylim=(rows.stop + 0.5, rows.start - 1.5))
@@ -89,10 +102,21 @@ def show_row(
     return figure, axes
 
 
+def _find_content(pictures: Iterable[np.ndarray]) -> tuple[slice, ...]:
+    """The rows and columns that hold what any of some pictures shows; each is (Y, X) or, in colour, (Y, X, 3)."""
+    masks = []
+    for picture in pictures:
+        colours = picture.reshape(*picture.shape[:2], -1)
+        masks.append(colours.any(axis=-1))
+    return find_box(torch.from_numpy(np.any(masks, axis=0)))
+
+
 def blend_masks(grey: np.ndarray, masks: np.ndarray, colors: Iterable[str] = REGION_COLORS.values()) -> np.ndarray:
     """Blend masks into a grey slice, by default regions: (Y, X) and (3, Y, X) to (Y, X, 3) uint8."""
-    picture, colors = np.repeat(grey[..., None], 3, axis=-1).astype(float), list(colors)
+    colors = list(colors)
+    picture = np.repeat(grey[..., None], 3, axis=-1).astype(float)
     for index in NESTING:
-        mask, color = masks[index], 255 * np.array(to_rgb(colors[index]))
+        mask = masks[index]
+        color = 255 * np.array(to_rgb(colors[index]))
         picture[mask] = 0.45 * grey[mask, None] + 0.55 * color
     return picture.astype(np.uint8)
