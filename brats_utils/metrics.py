@@ -194,7 +194,9 @@ def score_row(
     dice = dice_per_region(prediction, truth)
     for index, region in enumerate(REGIONS):
         predicted, true = prediction[index].bool(), truth[index].bool()
-        hit, num_predicted, num_true = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
+        hit = int((predicted & true).sum())
+        num_predicted = int(predicted.sum())
+        num_true = int(true.sum())
         scores: Row = {
             "has": num_true > 0,
             "dice": round(float(dice[index]), 4),
@@ -234,8 +236,11 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
             entry |= {metric: _mean(scores), f"{prefix}low": low, f"{prefix}high": high}
             entry[f"{metric}_where_present"] = _mean(present)
         summary[region.name] = entry
-    means = [float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS])) for row in rows]
-    means = [mean for mean in means if not math.isnan(mean)]
+    means = []
+    for row in rows:
+        mean = float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS]))
+        if not math.isnan(mean):
+            means.append(mean)
     low, high = bootstrap_interval(means)
     return summary | {"mean": {"dice": _mean(means), "low": low, "high": high, "cases": len(means)}}
 

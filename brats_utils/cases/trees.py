@@ -55,7 +55,8 @@ def find_sequences(folder: Path, folders: Sequence[Path]) -> Iterator[Patient]:
         words = _sequences_of_one(folders)
     if len({*words.values()} - {None}) < len(CHANNELS) - 1:
         return
-    masks = [file for path in folders if re.search(LABEL_TREE, path.name, re.I) for file in _volumes_below(path)]
+    label_folders = [path for path in folders if re.search(LABEL_TREE, path.name, re.I)]
+    masks = [file for path in label_folders for file in _volumes_below(path)]
     held = {path: _volumes_below(path) for path, channel in words.items() if channel}
     single = all(len(files) <= 1 for files in held.values())
     owners = {owner_in(scan) for files in held.values() for scan in files}
@@ -72,10 +73,16 @@ def find_sequences(folder: Path, folders: Sequence[Path]) -> Iterator[Patient]:
 
 def _sequences_of_one(folders: Sequence[Path]) -> dict[Path, str | None]:
     """The channels of folders whose names do not tell, by the one scan in each, if all are called after one patient."""
-    held = {path: [scan for scan in _volumes_below(path) if channel_in(scan)] for path in folders}
-    scans = {path: files[0] for path, files in held.items() if len(files) == 1}
-    alone = all(len(files) <= 1 for files in held.values()) and len({owner_in(scan) for scan in scans.values()}) == 1
-    return {path: channel_in(scan) for path, scan in scans.items()} if alone else {}
+    channels: dict[Path, str | None] = {}
+    owners = set()
+    for path in folders:
+        scans = [scan for scan in _volumes_below(path) if channel_in(scan)]
+        if len(scans) > 1:
+            return {}
+        if scans:
+            channels[path] = channel_in(scans[0])
+            owners.add(owner_in(scans[0]))
+    return channels if len(owners) == 1 else {}
 
 
 def labels_below(home: Path) -> list[Path]:
@@ -86,9 +93,13 @@ def labels_below(home: Path) -> list[Path]:
 
 
 def _volumes_below(folder: Path, depth: int = 2) -> list[Path]:
-    below = folders_of(folder) if depth else []
-    own = volumes_of(folder)
-    return own + [path for inside in below if not stands_for_file(inside) for path in _volumes_below(inside, depth - 1)]
+    found = volumes_of(folder)
+    if depth == 0:
+        return found
+    for inside in folders_of(folder):
+        if not stands_for_file(inside):
+            found += _volumes_below(inside, depth - 1)
+    return found
 
 
 def find_aligned(home: Path) -> Patient | None:
@@ -101,8 +112,10 @@ def find_aligned(home: Path) -> Patient | None:
     places = dict.fromkeys(path.parent for path in sorted(home.rglob("*")) if channel_in(path) == "FLAIR")
     for scans in places.keys() - {home}:
         images = order_scans(volumes_of(scans))
-        labels = [path for place in (scans, *folders_of(scans.parent)) for path in scans_and_labels(place)[1]]
-        labels = [path for path in dict.fromkeys(labels) if rank_label(path, home) != OTHER]
+        found_labels: list[Path] = []
+        for place in (scans, *folders_of(scans.parent)):
+            found_labels += scans_and_labels(place)[1]
+        labels = [path for path in dict.fromkeys(found_labels) if rank_label(path, home) != OTHER]
         if None not in images and len(images) == len(CHANNELS) and len(labels) == 1:
             below = scans.parent.relative_to(home).as_posix()
             how = f"scans and labels of {below}"

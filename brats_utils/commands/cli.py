@@ -264,7 +264,8 @@ def _report_patient(content: dict[str, Any], out: Path) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
         print(f"{region}: not segmented without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
-    if any((removed := content["removed"]).values()):
+    removed = content["removed"]
+    if any(removed.values()):
         count = removed["pieces"]
         components = f"{count} connected component{'s' if count != 1 else ''} of tumour, {removed['ml']:.2f} mL in all"
         print(f"Removed as too small: {components}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")
