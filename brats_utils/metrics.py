@@ -220,7 +220,7 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
         For each region `dice` over all cases (BraTS 2023), its 95% interval `low`, `high`, the number of `cases`,
         `dice_where_present` and `cases_with_region`; for the other `METRICS` the same with `<metric>_low`,
         `<metric>_high` and `<metric>_where_present`. For `mean`, the Dice of the three regions. A region present in no
-        case has None where it is present, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`. Cases
+        case has None there, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`. Cases
         whose labels do not tell a region count neither there nor for the mean; without any other, all is None.
     """
     summary: dict[str, Summary] = {}
