@@ -60,7 +60,8 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
         ValueError: an artifact was asked for without a connection, is not there, or its bytes are not those logged.
     """
     file = find_checkpoint(name, best=local_path)
-    if file.is_file() and (name or file != local_path):
+    is_own_best = not name and file == local_path
+    if file.is_file() and not is_own_best:
         print(f"Checkpoint: the file {display_path(file)}.")
         return file
     label, artifact, obstacle = name, None, "W&B is not online"
@@ -70,14 +71,19 @@ def fetch_checkpoint(run: wandb.Run, name: str, *, local_path: Path, root: Path)
             artifact = run.use_artifact(label, type="model")
         except (wandb.Error, ValueError) as error:
             obstacle = f"W&B has no {label} ({error})"
+    if artifact is None and name:
+        raise ValueError(
+            f"weights: found {name!r}, which is no file here, and cannot be had from W&B: {obstacle}. Expected a file, "
+            "'pretrained', an artifact such as '<run id>-checkpoint:best', or nothing for your own last best."
+        )
     if artifact is None:
-        if name:
-            raise ValueError(
-                f"weights: found {name!r}, which is no file here, and cannot be had from W&B: {obstacle}. Expected a file, "
-                "'pretrained', an artifact such as '<run id>-checkpoint:best', or nothing for your own last best."
-            )
         print(f"Checkpoint: {display_path(file)}, the local best, because {obstacle}.")
         return file
+    return _download(artifact, label, root=root)
+
+
+def _download(artifact: wandb.Artifact, label: str, *, root: Path) -> Path:
+    """Download the checkpoint of an artifact that was asked for as `label`, and verify its checksum."""
     folder = Path(artifact.download(root=str(root)))
     try:
         artifact.verify(str(folder))

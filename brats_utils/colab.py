@@ -88,7 +88,8 @@ def has_usable_gpu() -> bool:
     """
     if not torch.cuda.is_available():
         return False
-    built = [int(digits) for arch in torch.cuda.get_arch_list() for digits in re.findall(r"sm_(\d+)", arch)]
+    architectures = " ".join(torch.cuda.get_arch_list())
+    built = [int(digits) for digits in re.findall(r"sm_(\d+)", architectures)]
     major, minor = torch.cuda.get_device_capability(0)
     if not built or 10 * major + minor >= min(built):
         return True

@@ -33,7 +33,7 @@ from brats_utils.report.charts import plot_calibration, plot_scores
 from brats_utils.report.drawing import render_png, stack_figures
 from brats_utils.report.figures import plot_comparison
 from brats_utils.report.page import ReportCase, build_report
-from brats_utils.uncertainty import LOW_EXPECTED_DICE, calibration_error, count_calibration, is_doubtful
+from brats_utils.uncertainty import LOW_EXPECTED_DICE, NUM_BINS, calibration_error, count_calibration, is_doubtful
 
 EVALUATION = ("summary.json", "calibration.npy", "cases.csv")
 """Files of an evaluation beside its predictions; the table comes last, so that it stands for all of them."""
@@ -60,27 +60,44 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
     """
     check_cases(cases, incomplete=True)
     out_dir.mkdir(parents=True, exist_ok=True)
-    rows, counts = [], []
+    rows: list[Row] = []
+    calibration = np.zeros((len(REGIONS), NUM_BINS, 3))
     with TemporaryDirectory(prefix=".part-", dir=out_dir) as folder:
         made = Path(folder)
         for case in tqdm(list(cases), desc="Predict and score"):
             scan = read_case(case, incomplete=True)
             prediction, row = predict_case(predictor, case, scan)
             save_volume(prediction.labels, prediction_path(made, case), like=scan.reference)
-            counted = count_calibration(prediction.probabilities, scan.regions, prediction.brain)
-            known = [not math.isnan(float(row[f"dice_{region.name}"])) for region in REGIONS]
-            counts.append(counted * np.reshape(known, (-1, 1, 1)))
+            calibration += _count_known(prediction, scan, row)
             rows.append(row)
-        table, calibration = pd.DataFrame(rows), np.sum(counts, axis=0)
+        table = pd.DataFrame(rows)
         table.round(4).to_csv(made / "cases.csv", index=False)
         summary = summarise_scores(rows)
         for name, error in calibration_error(calibration).items():
             summary[name]["ece"] = None if math.isnan(error) else error
         write_text(made / "summary.json", json.dumps(summary, indent=1))
         np.save(made / "calibration.npy", calibration)
-        (out_dir / "predictions").mkdir(exist_ok=True)
-        for path in [*(made / "predictions").iterdir(), *(made / name for name in EVALUATION)]:
-            os.replace(path, out_dir / path.relative_to(made))
+        _replace_evaluation(made, out_dir)
+    _say_unscored(predictor, cases)
+    return table
+
+
+def _count_known(prediction: Prediction, scan: Scan, row: Row) -> np.ndarray:
+    """Count as `count_calibration` does, with zeros for regions that the label does not tell."""
+    counts = count_calibration(prediction.probabilities, scan.regions, prediction.brain)
+    known = [not math.isnan(float(row[f"dice_{region.name}"])) for region in REGIONS]
+    return counts * np.reshape(known, (-1, 1, 1))
+
+
+def _replace_evaluation(made: Path, out_dir: Path) -> None:
+    """Move a finished evaluation into the place of an earlier one."""
+    (out_dir / "predictions").mkdir(exist_ok=True)
+    for path in [*(made / "predictions").iterdir(), *(made / name for name in EVALUATION)]:
+        os.replace(path, out_dir / path.relative_to(made))
+
+
+def _say_unscored(predictor: Predictor, cases: Sequence[Case]) -> None:
+    """Say in how many cases a region is not segmented, or not scored."""
     without_t1gd = sum("T1gd" in case.missing for case in cases)
     if without_t1gd and not predictor.guess_enhancing:
         say(
@@ -89,7 +106,6 @@ def evaluate_cases(predictor: Predictor, cases: Sequence[Case], out_dir: Path) -
     whole_only = sum(not all(case.label_schema.known) for case in cases if case.label_schema)
     if whole_only:
         say(f"TC, ET: not scored in {whole_only} of {len(cases)} cases, whose labels outline the whole tumour alone.")
-    return table
 
 
 def read_evaluation(out_dir: Path) -> tuple[pd.DataFrame, dict[str, Summary], np.ndarray]:
@@ -163,34 +179,35 @@ def view_case(case: Case, out_dir: Path, *, schema: LabelSchema, note: str = "")
 def write_evaluation(out_dir: Path, cases: Sequence[Case], *, title: str, schema: LabelSchema) -> Path:
     """Write `summary.png` (box plots, then the worst cases) and `report.html`, which has the worst in its viewer."""
     table, summary, calibration = read_evaluation(out_dir)
-    by_id, worst = {case.case_id: case for case in cases}, rank_cases(table)[:NUM_VIEWED]
+    by_id = {case.case_id: case for case in cases}
     doubtful = [row["case_id"] for row in table.to_dict("records") if is_doubtful(row["expected_dice_mean"])]
-    viewed = []
-    for rank, case_id in enumerate(worst):
+    worst: list[ReportCase] = []
+    for rank, case_id in enumerate(rank_cases(table)[:NUM_VIEWED]):
         notes = ["worst"] if rank == 0 else []
         if case_id in doubtful:
             notes.append("doubtful")
-        viewed.append(view_case(by_id[case_id], out_dir, schema=schema, note=", ".join(notes)))
-    spread = render_png(plot_scores(table))
-    worst_first = [
-        plot_comparison(v.image, v.truth, v.prediction, title=f"{v.case_id} {v.note}")
-        for v in viewed
-        if v.prediction is not None
-    ]
+        worst.append(view_case(by_id[case_id], out_dir, schema=schema, note=", ".join(notes)))
+    scores_png = render_png(plot_scores(table))
+    pictures = [scores_png]
+    for case in worst:
+        assert case.prediction is not None
+        figure = plot_comparison(case.image, case.truth, case.prediction, title=f"{case.case_id} {case.note}")
+        pictures.append(render_png(figure))
     with replacing(out_dir / "summary.png") as temporary:
-        stack_figures([spread, *(render_png(figure) for figure in worst_first)]).save(temporary, "PNG")
+        stack_figures(pictures).save(temporary, "PNG")
+    named = f": {', '.join(doubtful)}" if doubtful else ""
     return build_report(
         out_dir / "report.html",
         title=title,
         facts=[
             f"{len(table)} cases",
-            f"the {len(viewed)} worst in the viewer",
-            f"{len(doubtful)} doubtful (expected Dice below {LOW_EXPECTED_DICE}){': ' if doubtful else ''}{', '.join(doubtful)}",
+            f"the {len(worst)} worst in the viewer",
+            f"{len(doubtful)} doubtful (expected Dice below {LOW_EXPECTED_DICE}){named}",
         ],
         scores=table,
         summary=summary,
-        cases=viewed,
-        figures={"Spread of the scores": spread, "Calibration": render_png(plot_calibration(calibration))},
+        cases=worst,
+        figures={"Spread of the scores": scores_png, "Calibration": render_png(plot_calibration(calibration))},
     )
 
 

@@ -76,7 +76,8 @@ class LabelSchema:
         }
         if not all(self.known):
             named = {0: "background", self.edema: "whole tumour"}
-        return {value: named[value] for value in sorted(value for value in named if value is not None)}
+        values = [value for value in named if value is not None]
+        return {value: named[value] for value in sorted(values)}
 
     @property
     def known(self) -> tuple[bool, ...]:
@@ -132,9 +133,12 @@ def check_label_values(values: Iterable[float], schema: LabelSchema, *, source: 
     shown = ", ".join(f"{value:g}" for value in unlisted[:5]) + (", ..." if len(unlisted) > 5 else "")
     hints = []
     for value in unlisted[:5]:
-        common, rare = _list_meanings(value, COMMON), _list_meanings(value, RARE)
-        if common or rare:
-            hints.append(f"{value:g} is {common or rare}." + (f" Also: {rare}." if common and rare else ""))
+        common = _list_meanings(value, COMMON)
+        rare = _list_meanings(value, RARE)
+        if common and rare:
+            hints.append(f"{value:g} is {common}. Also: {rare}.")
+        elif common or rare:
+            hints.append(f"{value:g} is {common or rare}.")
         else:
             hints.append(f"No known schema has {value:g}.")
     if not all(hint.startswith("No") for hint in hints):
@@ -164,8 +168,11 @@ def labels_to_regions(labels: torch.Tensor, schema: LabelSchema) -> torch.Tensor
     """
     volume = labels[0] if labels.ndim == 4 else labels
     empty = torch.zeros_like(volume, dtype=torch.bool)
-    masks = ([volume == value for value in values] or [empty] for values in schema.region_values)
-    return torch.stack([reduce(torch.logical_or, parts) for parts in masks])
+    regions = []
+    for values in schema.region_values:
+        parts = [volume == value for value in values]
+        regions.append(reduce(torch.logical_or, parts, empty))
+    return torch.stack(regions)
 
 
 def regions_to_labels(regions: torch.Tensor, schema: LabelSchema) -> torch.Tensor:

@@ -38,7 +38,8 @@ def choose_cache(cache: str, num_cases: int, *, spacing_mm: float, processes: in
     `processes` that train on this machine each would keep a memory cache of its own; mapped files they share.
     Where workers are not forked, as on Windows and macOS, each would be sent the cache, so `auto` is the disk.
     """
-    needed, free = processes * num_cases * CASE_BYTES / spacing_mm**3, psutil.virtual_memory().available
+    needed = processes * num_cases * CASE_BYTES / spacing_mm**3
+    free = psutil.virtual_memory().available
     if cache == "auto":
         room = min(free / 2, MAX_RAM_BYTES) if multiprocessing.get_start_method() == "fork" else 0
         cache = "ram" if needed < room else "disk"
@@ -182,15 +183,11 @@ def build_eval_loader(dataset: CaseDataset, *, num_workers: int, rank: int = 0, 
 
 
 def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> DataLoader:
-    processes, shared = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), Path("/dev/shm")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if num_workers < 0:  # beside a GPU the cores are free to load; a CPU that trains has none to spare
-        num_workers = min(8, (os.cpu_count() or 1) // processes) if torch.cuda.is_available() else 0
-    room, why = num_workers, "here each would be sent a copy of the cache in memory. Set cache to disk to have them."
-    if isinstance(dataset.prepared, CacheDataset) and multiprocessing.get_start_method() != "fork":
-        room = 0
-    elif shared.is_dir():  # where workers leave their batches on Linux; Docker gives it 64 MB
-        room = shutil.disk_usage(shared).free // WORKER_BYTES // processes
-        why = f"each takes {WORKER_BYTES / 1e9} GB of {shared}. Start Docker with --ipc=host or --shm-size=8g to have them."
+        cores = (os.cpu_count() or 1) // processes
+        num_workers = min(8, cores) if torch.cuda.is_available() else 0
+    room, why = _count_workers(dataset, num_workers, processes=processes)
     if room < num_workers:
         say(f"Loading: {room} workers, not {num_workers}: {why}")
         num_workers = room
@@ -203,6 +200,19 @@ def _build_loader(dataset: CaseDataset, *, num_workers: int, **batches: Any) -> 
         worker_init_fn=_start_worker,
         **batches,
     )
+
+
+def _count_workers(dataset: CaseDataset, wanted: int, *, processes: int) -> tuple[int, str]:
+    """How many workers this machine has room for, and why no more, for each of the processes that train on it."""
+    shared = Path("/dev/shm")
+    if isinstance(dataset.prepared, CacheDataset) and multiprocessing.get_start_method() != "fork":
+        return 0, "here each would be sent a copy of the cache in memory. Set cache to disk to have them."
+    if not shared.is_dir():
+        return wanted, ""
+    # where workers leave their batches on Linux; Docker gives it 64 MB
+    room = shutil.disk_usage(shared).free // WORKER_BYTES // processes
+    size = f"{WORKER_BYTES / 1e9} GB of {shared}"
+    return room, f"each takes {size}. Start Docker with --ipc=host or --shm-size=8g to have them."
 
 
 def _start_worker(worker: int) -> None:

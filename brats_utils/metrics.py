@@ -194,7 +194,9 @@ def score_row(
     dice = dice_per_region(prediction, truth)
     for index, region in enumerate(REGIONS):
         predicted, true = prediction[index].bool(), truth[index].bool()
-        hit, num_predicted, num_true = int((predicted & true).sum()), int(predicted.sum()), int(true.sum())
+        hit = int((predicted & true).sum())
+        num_predicted = int(predicted.sum())
+        num_true = int(true.sum())
         scores: Row = {
             "has": num_true > 0,
             "dice": round(float(dice[index]), 4),
@@ -218,7 +220,7 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
         For each region `dice` over all cases (BraTS 2023), its 95% interval `low`, `high`, the number of `cases`,
         `dice_where_present` and `cases_with_region`; for the other `METRICS` the same with `<metric>_low`,
         `<metric>_high` and `<metric>_where_present`. For `mean`, the Dice of the three regions. A region present in no
-        case has None where it is present, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`. Cases
+        case has None there, and fewer than `MIN_INTERVAL_CASES` cases have None for `low` and `high`. Cases
         whose labels do not tell a region count neither there nor for the mean; without any other, all is None.
     """
     summary: dict[str, Summary] = {}
@@ -234,8 +236,11 @@ def summarise_scores(rows: Sequence[Row]) -> dict[str, Summary]:
             entry |= {metric: _mean(scores), f"{prefix}low": low, f"{prefix}high": high}
             entry[f"{metric}_where_present"] = _mean(present)
         summary[region.name] = entry
-    means = [float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS])) for row in rows]
-    means = [mean for mean in means if not math.isnan(mean)]
+    means = []
+    for row in rows:
+        mean = float(np.mean([float(row[f"dice_{region.name}"]) for region in REGIONS]))
+        if not math.isnan(mean):
+            means.append(mean)
     low, high = bootstrap_interval(means)
     return summary | {"mean": {"dice": _mean(means), "low": low, "high": high, "cases": len(means)}}
 

@@ -141,8 +141,10 @@ def choose_precision(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if device.type != "cpu":
         return torch.float32
-    layer, image = nn.Conv3d(16, 16, 3, padding=1), torch.zeros(2, 16, 24, 24, 24)  # two: see WINDOWS_AT_ONCE
-    seconds, threads = {}, torch.get_num_threads()
+    layer = nn.Conv3d(16, 16, 3, padding=1)
+    image = torch.zeros(2, 16, 24, 24, 24)  # two: see WINDOWS_AT_ONCE
+    seconds = {}
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for dtype in (torch.float32, torch.bfloat16):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):

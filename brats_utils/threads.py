@@ -22,7 +22,9 @@ def follow_load() -> Iterator[Callable[[], None]]:
     docs/performance.md. With another number of threads sums round differently, in the last digits of a loss. The cores
     are those that this process may run on; a container's share of their time is not known.
     """
-    most, start, used = torch.get_num_threads(), time.monotonic(), _own_seconds()
+    most = torch.get_num_threads()
+    start = time.monotonic()
+    used = _own_seconds()
     psutil.cpu_percent(percpu=True)  # which counts from the call before
 
     def adjust_threads() -> None:
@@ -30,10 +32,14 @@ def follow_load() -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - start < INTERVAL_S:
             return
-        loads, before, used = _read_loads(), used, _own_seconds()
+        loads = _read_loads()
+        before = used
+        used = _own_seconds()
         # not the difference of two sums: what a process had that has ended would be missing from the second
         own = sum(seconds - before.get(process, 0) for process, seconds in used.items())
-        cores, others, start = len(loads), sum(loads) - own / (now - start), now
+        cores = len(loads)
+        others = sum(loads) - own / (now - start)
+        start = now
         threads = min(most, max(1, round(cores - others)))
         if threads != torch.get_num_threads():
             say(f"Other programs use {max(0, others):.1f} of {cores} cores: {threads} of {most} threads from here on.")

@@ -178,7 +178,9 @@ def train_epochs(
             start = time.perf_counter()
             losses = train_epoch(state, train_loader, seed=seed, after_step=adjust_threads)
             seconds = time.perf_counter() - start
-            epoch, dice, is_best = state.epoch + 1, None, False
+            epoch = state.epoch + 1
+            dice = None
+            is_best = False
             if epoch % validation_intervals == 0 or epoch == max_epochs:
                 dice = validate(state, val_loader, roi_size=roi_size, spacing_mm=spacing_mm)
                 state.mean_dice = float(dice.mean())

@@ -74,7 +74,8 @@ class RandAppearanced(MapTransform, Randomizable):
         return {**data, **{key: self._change(data[key].float()) for key in self.key_iterator(data)}}
 
     def _change(self, image: torch.Tensor) -> torch.Tensor:
-        tissue, place = image != 0, ((image + 3) / 9).clamp_(0, 1)  # z-scores lie between -3 and 6
+        tissue = image != 0
+        place = ((image + 3) / 9).clamp_(0, 1)  # z-scores lie between -3 and 6
         image = image + self._draw(6, image) * place * (1 - place)  # the ends stay, the middle bends
         lattice = torch.as_tensor(self.R.uniform(-0.33, 0.33, (len(image), 3, 3, 3)), dtype=torch.float32)
         image = image * self._draw(0.4, image).exp() + (self._draw(0.6, image) + _stretch(lattice, image.shape[1:]))

@@ -133,7 +133,7 @@ def test_a_file_that_is_named_is_taken_as_it_is(tmp_path, checkpoint, local):
     finish_run(run)
 
 
-def test_without_a_local_best_the_network_in_the_box_is_taken_and_said(tmp_path, capsys):
+def test_without_a_local_best_the_pretrained_network_is_taken_and_said(tmp_path, capsys):
     run = start(tmp_path, "inference")
     assert fetch_checkpoint(run, "", local_path=tmp_path / "best.pt", root=tmp_path) == PRETRAINED
     assert f"{tmp_path / 'best.pt'}: not found, so the pretrained network" in capsys.readouterr().out

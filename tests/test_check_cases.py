@@ -41,7 +41,7 @@ def test_a_checked_case_is_not_read_again_until_one_of_its_files_changes(case, t
     assert sorted(readings) == ["one", "one", "two"]
 
 
-def test_a_case_is_checked_again_in_another_numbering(case, tmp_path, readings):
+def test_a_case_is_checked_again_in_another_label_convention(case, tmp_path, readings):
     check_cases([case], remembered=tmp_path / "checked.json")
     with pytest.raises(LabelError, match=r"found label values \[3\]"):
         check_cases([replace(case, label_schema=BRATS_2021)], remembered=tmp_path / "checked.json")

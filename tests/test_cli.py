@@ -86,7 +86,7 @@ def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path, capsys):
     assert (tmp_path / "predictions/BRATS_009.nii.gz").is_file()
 
 
-def test_evaluate_asks_how_the_labels_of_a_folder_of_patients_are_numbered(phantom_dir, checkpoint, tmp_path, refused):
+def test_evaluate_asks_for_the_label_convention_of_a_folder_of_patients(phantom_dir, checkpoint, tmp_path, refused):
     patient = tmp_path / "patients/one"
     patient.mkdir(parents=True)
     (patient / "scan.nii.gz").symlink_to(phantom_dir / "imagesTr/PHANTOM_001.nii.gz")
@@ -157,7 +157,7 @@ def test_train_refuses_a_bad_case_before_it_begins_in_whatever_part_it_is(small_
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["checked.json"]
 
 
-def test_train_takes_the_numbering_from_dataset_json_and_records_it(small_phantom, tmp_path, refused, capsys):
+def test_train_takes_the_label_convention_from_dataset_json_and_records_it(small_phantom, tmp_path, refused, capsys):
     changes = {"max_train_epochs": 1, "batch_size": 1}
     settings = [text for name, value in changes.items() for text in ("--set", name, str(value))]
     command = ["train", "--preset", "smoke", "--out", str(tmp_path / "out"), "--wandb-mode", "disabled", *settings]

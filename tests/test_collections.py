@@ -148,7 +148,7 @@ def test_a_folder_of_dicom_is_named_for_what_it_holds(tmp_path):  # Burdenko-GBM
         find_cases(tmp_path, labelled=False)
 
 
-def test_the_whole_tumour_has_a_numbering_of_its_own(tmp_path):
+def test_the_whole_tumour_has_a_label_convention_of_its_own(tmp_path):
     _, tree, _ = TREES["Erasmus Glioma Database"]
     (case,) = find_cases(write_tree(tmp_path, tree), schema=WHOLE_TUMOUR)
     assert case.label_schema.tissues == {0: "background", 1: "whole tumour"}

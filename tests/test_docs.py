@@ -76,7 +76,7 @@ def test_a_folder_that_looks_as_the_docs_show_is_found_with_the_line_they_give(n
     assert capsys.readouterr().out.strip().endswith(said)
 
 
-def test_the_table_of_numberings_is_that_of_the_library():
+def test_the_table_of_label_conventions_is_that_of_the_library():
     rows = re.findall(r"^\| `(\w+)` \|.*\|([\d, ]+)\|([\d, ]+)\|([\d, ]+)\|$", INPUTS, re.MULTILINE)
     listed = {name: tuple(tuple(map(int, cell.split(","))) for cell in cells) for name, *cells in rows}
     assert [region.name for region in REGIONS] == ["TC", "WT", "ET"]

@@ -107,7 +107,7 @@ def test_a_trace_of_enhancement_becomes_core_and_more_than_that_stays():
     assert torch.equal(postprocess_regions(regions, voxel_ml=0.3), regions)
 
 
-def test_pieces_of_tumour_below_the_limit_are_dropped():
+def test_connected_components_below_the_limit_are_removed():
     regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
     regions[1, :3, 0, 0] = True  # three voxels, in one piece with ...
     regions[0, 3, 1, 1] = True  # ... a fourth, of another region, across a corner
@@ -117,7 +117,7 @@ def test_pieces_of_tumour_below_the_limit_are_dropped():
     assert not cleaned[:, 6:].any()
 
 
-def test_nothing_small_is_dropped_where_it_is_to_be_kept():
+def test_nothing_small_is_removed_where_it_is_to_be_kept():
     regions = torch.zeros(3, 10, 10, 10, dtype=torch.bool)
     regions[2, 0, 0, 0] = True
     assert torch.equal(postprocess_regions(regions, voxel_ml=0.1, keep_small=True), regions[2].expand(3, -1, -1, -1))
@@ -130,7 +130,7 @@ def test_regions_are_nested():
     assert (core, whole, enhancing) == ([True, False, True], [True, True, True], [False, False, True])
 
 
-def test_labels_come_in_the_numbering_asked_for(tmp_path):
+def test_labels_come_in_the_convention_asked_for(tmp_path):
     path, box = write_scan(tmp_path, affine_of("RAS"))
     labels = predict_files(predictor(schema=BRATS_2021), path).labels
     assert np.array_equal(labels.numpy() == BRATS_2021.edema, box)

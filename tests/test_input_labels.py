@@ -11,9 +11,7 @@ from brats_utils.labels import BRATS_2021, BRATS_2023, BRATS_2024, BRATS_PEDS, M
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
 @pytest.mark.parametrize("axes", ["LPS", "PIR", "SLA"])
-def test_a_label_whose_axes_run_otherwise_is_turned_onto_the_scan_and_said_so(
-    patients, originals, tmp_path, axes, cache
-):
+def test_a_label_with_other_axes_is_reoriented_to_the_scan_and_said_so(patients, originals, tmp_path, axes, cache):
     write_msd(tmp_path, patients, scan=lambda image: turn(image, axes))
     assert_same(look(tmp_path, cache=cache), originals)
     message = f"The label's axes run RAS, those of the scan {axes}: it was reoriented to the scan's axes."
@@ -45,7 +43,7 @@ def test_a_label_with_the_header_of_another_place_is_refused_with_the_names_of_b
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR"])
 @pytest.mark.parametrize("header", ["no code", "identity"])
-def test_a_label_without_a_position_is_taken_as_it_lies_and_said_so(patients, originals, tmp_path, axes, header):
+def test_a_label_without_a_position_is_taken_voxel_by_voxel_and_said_so(patients, originals, tmp_path, axes, header):
     def unplace(image):
         stored = store(turn(image, axes), affine=np.eye(4))
         if header == "no code":
@@ -114,7 +112,7 @@ def test_a_cavity_is_no_tumour(patients, tmp_path):
 
 
 @pytest.mark.parametrize("schema", [MSD, BRATS_2023], ids=lambda schema: schema.name)
-def test_a_cavity_in_another_numbering_is_refused_with_all_that_4_may_mean(patients, tmp_path, schema):
+def test_a_cavity_in_another_convention_is_refused_with_all_that_4_may_mean(patients, tmp_path, schema):
     message = refuse(write_files(tmp_path, patients, *BRATS, change=cut_out([0, 2, 1, 3, 4])), schema=schema)
     assert f"{NAMES[0]}-seg.nii.gz: found label values [4]" in message
     assert "4 is enhancing tumour in brats2021, resection cavity in brats2024, edema in brats_peds." in message
@@ -126,6 +124,6 @@ def test_a_cavity_in_another_numbering_is_refused_with_all_that_4_may_mean(patie
     [(BRATS_2021, [0, 2, 1, 4]), (BRATS_2023, [0, 2, 1, 3]), (BRATS_PEDS, [0, 4, 2, 1]), (BRATS_PEDS, [0, 4, 3, 1])],
     ids=["brats2021", "brats2023", "brats_peds", "all core cystic"],
 )
-def test_labels_of_any_numbering_are_the_same_regions(patients, originals, tmp_path, schema, new):
+def test_labels_of_any_convention_are_the_same_regions(patients, originals, tmp_path, schema, new):
     write_files(tmp_path, patients, *BRATS, change=renumber(new))
     assert_same(look(tmp_path, schema=schema), originals)

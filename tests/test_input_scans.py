@@ -73,7 +73,7 @@ def score_one(values):
     ],
     ids=["z-score", "z-score of one channel", "from -1 to 1", "7", "-1000 by the header"],
 )
-def test_air_that_is_a_constant_but_not_0_is_taken_as_air(patients, originals, tmp_path, change):
+def test_a_constant_background_that_is_not_0_becomes_0(patients, originals, tmp_path, change):
     write_msd(tmp_path, patients, scan=change)
     assert_same(look(tmp_path), originals, but=["prediction image"])
     text = warnings_of(tmp_path)

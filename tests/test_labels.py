@@ -49,7 +49,7 @@ def test_regions_from_any_masks_are_nested():
     [(BRATS_2024, [[1, 3], [1, 2, 3], [3]]), (BRATS_PEDS, [[1, 2, 3], [1, 2, 3, 4], [1]])],
     ids=["a cavity is no tumour", "a cyst is core"],
 )
-def test_regions_of_the_numberings_with_a_fifth_tissue(schema, expected):
+def test_regions_of_the_conventions_with_a_fifth_tissue(schema, expected):
     labels = torch.arange(5).reshape(5, 1, 1)
     assert [mask.flatten().nonzero().flatten().tolist() for mask in labels_to_regions(labels, schema)] == expected
 

@@ -64,7 +64,7 @@ def test_patients_whose_label_is_unclear_are_named(tmp_path):
         find_cases(tmp_path, schema=MSD)
 
 
-def test_a_folder_that_does_not_say_how_labels_are_numbered_is_asked_about(tmp_path):
+def test_a_folder_without_a_label_convention_is_asked_about(tmp_path):
     write_files(tmp_path / "a", *FOUR, "seg")
     with pytest.raises(LabelError, match="expected label_schema, or --schema with one of msd, brats2021, brats2023"):
         find_cases(tmp_path)

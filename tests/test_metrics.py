@@ -45,7 +45,7 @@ def test_box_holds_the_mask_and_no_more():
     assert find_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 6))
 
 
-def test_empty_region_scores_one_if_left_empty_and_zero_if_invented():
+def test_empty_region_scores_one_if_left_empty_and_zero_with_a_false_positive():
     truth = masks([0, 0, 0], [0, 0, 0])
     assert dice_per_region(masks([0, 0, 0], [0, 1, 0]), truth).tolist() == [1, 0]
 
@@ -153,7 +153,7 @@ def test_surfaces_of_empty_masks_follow_brats_2023(predicted, true, distance, ns
     assert score_surfaces(prediction, truth, spacing_mm=MM) == {"hd95_mm": distance, "nsd": nsd}
 
 
-def test_lesions_found_missed_and_invented_are_counted():
+def test_true_and_false_positive_and_missed_lesions_are_counted():
     shape = (60, 20, 20)
     truth = boxes(shape, ((2, 5, 5), (7, 10, 10)), ((25, 5, 5), (30, 10, 10)))
     prediction = boxes(shape, ((2, 5, 5), (7, 10, 7)), ((50, 5, 5), (55, 10, 10)))

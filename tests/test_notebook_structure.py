@@ -71,7 +71,7 @@ def test_the_bootstrap_cell_is_short() -> None:
 
 
 @pytest.mark.parametrize("name", ["04_inference", "05_evaluation"])
-def test_predictions_are_written_and_viewed_in_the_numbering_of_the_data(name: str) -> None:
+def test_predictions_are_written_and_viewed_in_the_convention_of_the_data(name: str) -> None:
     tree = ast.parse("\n".join(cell.source for cell in code_cells(nbformat.read(FOLDER / f"{name}.ipynb", 4))))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     used = {ast.unparse(k.value) for call in calls for k in call.keywords if k.arg == "schema"}
@@ -80,7 +80,7 @@ def test_predictions_are_written_and_viewed_in_the_numbering_of_the_data(name: s
     assert read == {"project.schema"}
 
 
-def test_03_records_the_numbering_of_the_data_and_not_auto() -> None:
+def test_03_records_the_label_convention_of_the_data_and_not_auto() -> None:
     source = "\n".join(cell.source for cell in code_cells(nbformat.read(FOLDER / "03_train.ipynb", 4)))
     assert 'recorded = cfg.model_dump(mode="json") | {"label_schema": schema.name}' in source
 

@@ -125,7 +125,7 @@ def evaluated(tmp_path):
     return case
 
 
-def test_official_files_pair_by_number_and_carry_numbering_and_place(evaluated, tmp_path):
+def test_official_files_pair_by_number_and_carry_convention_and_place(evaluated, tmp_path):
     command = write_official([evaluated, evaluated], tmp_path / "out", tmp_path / "new/official", schema=MSD)
     assert command.startswith(f"cd {tmp_path / 'new/official'} && brats-evaluate --config gli --ref_path references ")
     references, predictions = (sorted((tmp_path / "new/official" / n).iterdir()) for n in ("references", "predictions"))

@@ -83,7 +83,7 @@ def test_every_case_has_a_tumour_and_every_third_does_not_enhance(cases: list[Ph
     assert [MSD.enhancing in case.label for case in cases] == [True, True, False] * 2
 
 
-def test_air_is_zero_and_the_tumour_lies_inside_the_brain(cases: list[PhantomCase]) -> None:
+def test_the_background_is_zero_and_the_tumour_lies_inside_the_brain(cases: list[PhantomCase]) -> None:
     for case in cases:
         assert case.image.min() == 0
         assert (case.image[case.label > 0] > 0).any(axis=-1).all()

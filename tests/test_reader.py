@@ -147,7 +147,7 @@ def test_scans_that_do_not_overlap_are_refused(tmp_path):
         read_files(*files, resample=True)
 
 
-def test_a_channel_whose_axes_run_otherwise_is_turned_onto_the_first(tmp_path):
+def test_a_channel_with_other_axes_is_reoriented_to_the_first(tmp_path):
     files = write_channels(tmp_path)
     expected = read_files(*files).image
     nib.save(turn(nib.load(files[1]), "LPS"), files[1])
@@ -155,7 +155,7 @@ def test_a_channel_whose_axes_run_otherwise_is_turned_onto_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["first", "another"])
-def test_when_resampling_a_channel_without_a_position_is_taken_as_it_lies(tmp_path, index):
+def test_when_resampling_a_channel_without_a_position_is_taken_voxel_by_voxel(tmp_path, index):
     files = write_channels(tmp_path)
     expected = read_files(*files).image.as_tensor()
     nib.save(nib.Nifti1Image(np.asarray(nib.load(files[index]).dataobj), None), files[index])

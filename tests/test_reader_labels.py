@@ -19,7 +19,7 @@ def case(tmp_path):
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SLA"])
-def test_a_label_whose_axes_run_otherwise_is_turned_onto_the_scan(case, codes):
+def test_a_label_with_other_axes_is_reoriented_to_the_scan(case, codes):
     nib.save(turn(nib.load(case.label), codes), case.label)
     assert torch.equal(read_case(case).regions, TRUTH)
 
@@ -30,19 +30,19 @@ def test_a_fourth_axis_of_one_is_left_out(case):
 
 
 @pytest.mark.parametrize("affine", [None, np.eye(4)], ids=["no code", "identity"])
-def test_a_label_without_a_position_is_taken_as_it_lies(case, affine):
+def test_a_label_without_a_position_is_taken_voxel_by_voxel(case, affine):
     nib.save(nib.Nifti1Image(LABELS, affine), case.label)
     assert torch.equal(read_case(case).regions, TRUTH)
 
 
-def test_a_label_is_turned_onto_a_scan_whose_true_affine_is_the_identity(case):
+def test_a_label_is_reoriented_to_a_scan_whose_true_affine_is_the_identity(case):
     nib.save(nib.Nifti1Image(np.asarray(nib.load(case.images[0]).dataobj), np.eye(4)), case.images[0])
     nib.save(turn(nib.Nifti1Image(LABELS, np.eye(4)), "LPS"), case.label)
     assert torch.equal(read_case(case).regions, TRUTH)
 
 
 @pytest.mark.parametrize("codes", ["LPS", "PIR"])
-def test_a_label_whose_true_affine_is_the_identity_is_turned_onto_the_scan(case, codes):
+def test_a_label_whose_true_affine_is_the_identity_is_reoriented_to_the_scan(case, codes):
     scan, label = np.asarray(nib.load(case.images[0]).dataobj), nib.Nifti1Image(LABELS, np.eye(4))
     nib.save(turn(nib.Nifti1Image(scan, np.eye(4)), codes), case.images[0])
     nib.save(label, case.label)
@@ -50,14 +50,14 @@ def test_a_label_whose_true_affine_is_the_identity_is_turned_onto_the_scan(case,
     assert torch.equal(read_case(case).label, expected)
 
 
-@pytest.mark.parametrize("in_air", [True, False])
-def test_a_label_of_which_much_lies_in_air_is_warned_of(case, in_air):
+@pytest.mark.parametrize("in_background", [True, False])
+def test_a_label_of_which_much_lies_in_the_background_is_warned_of(case, in_background):
     scan = nib.load(case.images[0]).get_fdata(dtype=np.float32)
     scan[:3] = 0
     nib.save(nib.Nifti1Image(scan, LPS), case.images[0])
     inside = np.where(np.arange(12) < 3, 0, 1)[:, None, None].astype(np.uint8)
-    nib.save(nib.Nifti1Image(LABELS if in_air else LABELS * inside, LPS), case.label)
-    assert ("of the label lie in the background" in " ".join(read_case(case).warnings)) == in_air
+    nib.save(nib.Nifti1Image(LABELS if in_background else LABELS * inside, LPS), case.label)
+    assert ("of the label lie in the background" in " ".join(read_case(case).warnings)) == in_background
 
 
 def test_rounding_in_a_header_is_no_other_grid(case):

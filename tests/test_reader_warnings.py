@@ -26,7 +26,7 @@ def score(volume):
     volume /= volume.std()
 
 
-def test_constant_air_is_recognised_before_a_channel_is_resampled(tmp_path):
+def test_a_constant_background_is_recognised_before_a_channel_is_resampled(tmp_path):
     files = write_channels(tmp_path, change=lambda volumes: score(volumes["t2"]))
     scan = nib.load(files[3])
     shifted = scan.affine + 1.5 * np.eye(4)[:, [0]] * np.eye(4)[3]  # half a voxel to the side

@@ -1,6 +1,7 @@
 """Imports go one way, so that a room can be understood from those before it alone."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -47,6 +48,8 @@ ROOMS = (
 OUTSIDE = {"__init__", "__main__"}
 """The front door: imports what it starts."""
 
+HOUSE = (LIBRARY.parent / "CONTRIBUTING.md").read_text().partition("## The house")[2].partition("\n## ")[0]
+
 MODULES = {
     path.relative_to(LIBRARY).with_suffix("").as_posix().replace("/", "."): path for path in LIBRARY.rglob("*.py")
 }
@@ -81,3 +84,14 @@ def test_a_module_imports_from_its_own_room_and_those_before_it(module):
 
 def test_no_module_imports_itself_by_a_detour():
     TopologicalSorter({module: find_imports(module) for module in MODULES}).prepare()  # CycleError names the circle
+
+
+def test_contributing_lists_the_rooms_in_this_order():
+    (listed,) = re.findall(r"`tests/test_rooms\.py` holds that: (.*)\.", HOUSE)
+    assert re.findall(r"`(\w+)`", listed) == list(ROOMS)
+
+
+def test_the_files_that_contributing_names_exist():
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", HOUSE):
+        homes = LIBRARY, LIBRARY.parent
+        assert any((home / name).exists() for home in homes), f"CONTRIBUTING.md names {name}"

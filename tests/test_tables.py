@@ -106,7 +106,7 @@ def test_pictures_are_about_six_millimetres_apart(spacing_mm, stride):
     assert choose_stride(spacing_mm) == stride
 
 
-def test_confusion_counts_what_was_found_missed_and_invented():
+def test_confusion_counts_true_positives_false_negatives_and_false_positives():
     prediction, truth = torch.zeros(2, 3, 2, 2, 1, dtype=torch.bool)
     truth[1, 0, :, 0] = prediction[1, :, 0, 0] = True
     table = build_confusion_table([(prediction, truth), (prediction, truth)])

@@ -63,7 +63,7 @@ def test_orientation_of_the_file_does_not_matter(tmp_path):
         torch.testing.assert_close(first[key].as_tensor(), second[key].as_tensor())
 
 
-def test_negative_intensities_are_brain_and_not_air(tmp_path):
+def test_negative_intensities_are_brain_and_not_background(tmp_path):
     image = np.zeros((20, 24, 16, 4), dtype=np.float32)
     image[4:16, 4:20, 4:14] = [-5.0, -6.0, -7.0, -8.0]
     image[4:16, 4:20, 4:8] = 5.0
@@ -139,7 +139,7 @@ def test_evaluation_changes_nothing_but_the_labels(tmp_path):
     assert torch.equal(case["label"], labels_to_regions(cached["label"], MSD))
 
 
-def test_appearance_changes_every_channel_in_its_own_way_and_leaves_air_and_input_alone():
+def test_appearance_changes_every_channel_in_its_own_way_and_leaves_background_and_input_alone():
     image = torch.randn(1, 12, 16, 10).expand(4, -1, -1, -1).clone()
     image[:, :3] = 0
     before, changes = image.clone(), RandAppearanced("image").set_random_state(0)

@@ -84,7 +84,7 @@ def test_evaluate_command_repeats_the_notebooks_scores(first_run, tmp_path, caps
     assert "region   Dice" in capsys.readouterr().out
 
 
-def test_without_a_training_the_network_in_the_box_stands_in_and_a_line_says_so(first_run, tmp_path, capfd):
+def test_without_a_training_the_pretrained_network_stands_in_and_a_line_says_so(first_run, tmp_path, capfd):
     shutil.copy(first_run / "split.json", tmp_path / "split.json")
     parameters = {"preset": "smoke", "output_dir": str(tmp_path), "wandb_mode": "offline"}
     run_notebooks(parameters, tmp_path, notebooks=["04_inference", "06_your_scans"])

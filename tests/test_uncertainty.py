@@ -39,7 +39,7 @@ def test_honest_probabilities_have_no_calibration_error_and_boasting_ones_do():
     assert calibration_error(count_calibration(probabilities, never, brain))["WT"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_counts_of_cases_add_up_and_air_does_not_count():
+def test_counts_of_cases_add_up_and_background_does_not_count():
     probabilities, truth = torch.full((3, 2, 1, 1), 0.95), torch.ones(3, 2, 1, 1, dtype=torch.bool)
     brain = torch.tensor([True, False]).reshape(2, 1, 1)
     counts = count_calibration(probabilities, truth, brain)

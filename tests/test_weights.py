@@ -94,7 +94,7 @@ def test_weights_of_other_software_are_refused(tmp_path):
         load_checkpoint(tmp_path / "a.safetensors")
 
 
-def test_the_network_in_the_box_is_small_and_ships_with_the_package():
+def test_the_pretrained_network_is_small_and_ships_with_the_package():
     assert PRETRAINED.stat().st_size < 5_000_000
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert settings["package-data"]["brats_utils.weights"] == ["*"]
@@ -103,7 +103,7 @@ def test_the_network_in_the_box_is_small_and_ships_with_the_package():
     assert "Apache-2.0" in card
 
 
-def test_the_network_in_the_box_says_what_it_is_and_names_no_machine():
+def test_the_pretrained_network_says_what_it_is_and_names_no_machine():
     content, header = load_checkpoint(PRETRAINED), json.dumps(read_header(PRETRAINED))
     content.check_settings()
     assert content.config["dataset_dir"].startswith("data/phantom-2.0mm-")
@@ -123,7 +123,7 @@ def test_a_word_or_a_path_is_turned_into_a_file(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_the_network_in_the_box_predicts_evaluates_and_is_exported(phantom_dir, tmp_path):
+def test_the_pretrained_network_predicts_evaluates_and_is_exported(phantom_dir, tmp_path):
     patient = tmp_path / "patients/one"
     patient.mkdir(parents=True)
     for part, name in (("imagesTr", "scan"), ("labelsTr", "seg")):

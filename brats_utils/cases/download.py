@@ -33,7 +33,9 @@ def download_msd(dataset_dir: Path) -> Path:
     parent = dataset_dir.parent
     parent.mkdir(parents=True, exist_ok=True)
     archive = parent / f"{dataset_dir.name}.tar"
-    needed, free = MSD_ARCHIVE_BYTES * (1 if archive.exists() else 2), shutil.disk_usage(parent).free
+    copies = 1 if archive.exists() else 2  # the archive and what is in it
+    needed = MSD_ARCHIVE_BYTES * copies
+    free = shutil.disk_usage(parent).free
     if free < needed:
         raise DownloadError(
             f"Found {free / 1e9:.1f} GB free for the data set, expected {needed / 1e9:.1f} GB (archive and extracted "
@@ -41,7 +43,8 @@ def download_msd(dataset_dir: Path) -> Path:
         )
     if archive.exists() and not check_hash(archive, MSD_MD5, "md5"):
         archive.unlink()
-    staging, usual = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent)), tempfile.tempdir
+    staging = Path(tempfile.mkdtemp(prefix=f".{dataset_dir.name}-", dir=parent))
+    usual = tempfile.tempdir
     tempfile.tempdir = str(staging)  # for MONAI's partial download: the system's temporary folder is often small
     try:
         download_url(MSD_URL, archive, hash_val=MSD_MD5, hash_type="md5")

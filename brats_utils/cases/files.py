@@ -59,7 +59,10 @@ def volumes_of(folder: Path) -> list[Path]:
     """
     ours = {f"{kind}.nii.gz" for kind in PREDICTED} if (folder / "prediction.json").exists() else set()
     found = [path for path in _files_in(folder) if path.name not in ours]
-    return sorted(found + [path for home in folders_of(folder) for path in _files_in(home) if stands_for_file(home)])
+    for home in folders_of(folder):
+        if stands_for_file(home):
+            found += _files_in(home)
+    return sorted(found)
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -91,7 +94,9 @@ def find_file(path: Path) -> Path:
         return path
     named = [path.with_name(stem_of(path) + ending) for ending in ENDINGS]
     others = [other for other in named if other.is_file()]
-    others += [inside for home in named if home.is_dir() and stands_for_file(home) for inside in _files_in(home)]
+    for home in named:
+        if home.is_dir() and stands_for_file(home):
+            others += _files_in(home)
     return others[0] if len(others) == 1 else path
 
 
@@ -111,7 +116,8 @@ def _split_prepared(stem: str) -> tuple[str, int]:
     words = re.split(r"([^a-zA-Z0-9]+)", _without_number(stem))
     count = 0
     while len(words) > 2 and words[-1].lower() in PREPARED:
-        words, count = words[:-2], count + 1
+        words = words[:-2]
+        count += 1
     return "".join(words), count
 
 
@@ -183,10 +189,12 @@ def name_folder(home: Path) -> str:
 
 def labels_of(name: str, labels: Sequence[Path], names: Iterable[str]) -> list[Path]:
     """Labels named like a patient with more after it; A10_seg is not A1's, nor A_2_seg A's where there is an A_2."""
-    rivals = [other for other in names if len(other) > len(name)]
-    starts = [re.compile(rf"{re.escape(text)}[^a-zA-Z0-9]") for text in (name, *rivals)]
-    return [p for p in labels if _begins(p, starts[0]) and not any(_begins(p, start) for start in starts[1:])]
-
-
-def _begins(path: Path, start: re.Pattern[str]) -> bool:
-    return bool(start.match(f"{stem_of(path)}."))
+    longer = [other for other in names if len(other) > len(name)]
+    mine = re.compile(rf"{re.escape(name)}[^a-zA-Z0-9]")
+    others = [re.compile(rf"{re.escape(other)}[^a-zA-Z0-9]") for other in longer]
+    found = []
+    for path in labels:
+        text = f"{stem_of(path)}."  # so that something follows the name
+        if mine.match(text) and not any(other.match(text) for other in others):
+            found.append(path)
+    return found

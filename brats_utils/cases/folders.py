@@ -162,8 +162,12 @@ def _group_scans(scans: Sequence[Path]) -> dict[str, list[Path]]:
     for path in scans:
         if channel_in(path):
             groups.setdefault(owner_in(path), []).append(path)
-    counts = [len({channel_in(path) for path in files}) for files in groups.values()]
-    return groups if len(CHANNELS) in counts or counts.count(len(CHANNELS) - 1) > 1 else {"": list(scans)}
+    counts = []
+    for files in groups.values():
+        channels = {channel_in(path) for path in files}
+        counts.append(len(channels))
+    several_of_three = counts.count(len(CHANNELS) - 1) > 1
+    return groups if len(CHANNELS) in counts or several_of_three else {"": list(scans)}
 
 
 def _derived_labels(home: Path) -> list[Path]:

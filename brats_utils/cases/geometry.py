@@ -45,9 +45,11 @@ def reorient_to_grid(
     to_grid = np.linalg.inv(onto) @ affine
     turned = reorient_volume(volume, to_grid)
     to_grid = to_grid @ nib.orientations.inv_ornt_aff(nib.io_orientation(to_grid), volume.shape[1:])
-    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))]).T
-    near = bool(np.abs(to_grid @ corners - corners).max() < MAX_SHIFT_VOXELS)
-    return turned, tuple(turned.shape[1:]) == tuple(shape) and near
+    ends = [(0, size - 1) for size in shape]
+    corners = np.array([(*corner, 1) for corner in product(*ends)]).T
+    shift = np.abs(to_grid @ corners - corners).max()
+    same_shape = tuple(turned.shape[1:]) == tuple(shape)
+    return turned, bool(same_shape and shift < MAX_SHIFT_VOXELS)
 
 
 def resample_to_grid(volume: torch.Tensor, affine: torch.Tensor, *, onto: MetaTensor) -> torch.Tensor:
@@ -56,10 +58,12 @@ def resample_to_grid(volume: torch.Tensor, affine: torch.Tensor, *, onto: MetaTe
     same_size = np.allclose(np.abs(to_scan[:3, :3]).sum(axis=0), 1, atol=1e-3)
     if same_size and np.allclose(to_scan, to_scan.round(), atol=1e-3):  # cropped and reoriented only: move whole voxels
         turned = reorient_volume(volume, to_scan)
-        corners = to_scan @ np.array([[0, 0, 0, 1], [*(size - 1 for size in volume.shape[1:]), 1]]).T
+        last_voxel = [size - 1 for size in volume.shape[1:]]
+        corners = to_scan @ np.array([[0, 0, 0, 1], [*last_voxel, 1]]).T
         start = corners[:3].min(axis=1).round().astype(int)
+        place = [slice(at, at + size) for at, size in zip(start, turned.shape[1:], strict=True)]
         pasted = torch.zeros(len(volume), *onto.shape[1:])
-        pasted[:, *(slice(at, at + size) for at, size in zip(start, turned.shape[1:], strict=True))] = turned
+        pasted[:, *place] = turned
         return pasted
     resample = ResampleToMatch(mode="bilinear", padding_mode="zeros")
     return torch.Tensor(resample(MetaTensor(volume, affine=affine), img_dst=onto))

@@ -97,7 +97,7 @@ def _bring_to_grid(file: _File, first: _File, *, resample: bool) -> torch.Tensor
         raise CaseError(
             f"{display_path(file.path)}: found a grid of {tuple(file.volume.shape[1:])} with another position or size than "
             f"{display_path(first.path)} ({tuple(shape)}). Resample all scans to one grid first, or let "
-            "`predict --resample` do it; either way the scans must lie on each other."
+            "`predict --resample` do it; either way the scans must be co-registered."
         )
     has_position = gives_position(file.source) and gives_position(first.source)
     if fits:

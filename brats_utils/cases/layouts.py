@@ -98,7 +98,8 @@ def _describe_files(folder: Path) -> str:
 
 def _describe_choice(folder: Path, found: Sequence[Found], cases: Sequence[tuple[str, Images, Path]]) -> str:
     """Say which labels were taken, where some case had several of different kinds."""
-    if all(len({rank_label(label, folder) for label in labels}) < 2 for _, _, labels in found):
+    kinds = [{rank_label(label, folder) for label in labels} for _, _, labels in found]
+    if all(len(kinds_of_case) < 2 for kinds_of_case in kinds):
         return ""
     by_kind: dict[int, list[Path]] = {}
     for _, _, label in cases:
@@ -232,7 +233,8 @@ def _list_numbered(folder: Path, ending: str) -> list[tuple[Any, Any]]:
 def _find_images(images: Sequence[Path], channels: Sequence[str], name: str) -> Images:
     """One 4D file, or the files of nnU-Net in the order of `CHANNELS`."""
     if len(images) == 1:
-        stem, ending = stem_of(images[0]), images[0].name.removeprefix(stem_of(images[0]))
+        stem = stem_of(images[0])
+        ending = images[0].name.removeprefix(stem)
         split = [find_file(images[0].with_name(f"{stem}_{index:04d}{ending}")) for index in range(len(channels))]
         if not any(path.is_file() for path in split):
             if channels != list(CHANNELS) and images[0].is_file():

@@ -83,7 +83,8 @@ def read_folds(split_path: Path) -> list[list[str]]:
     Raises:
         CaseError: no folds, an empty one, or others than its train and val cases, each in one fold.
     """
-    manifest, name = json.loads(split_path.read_text(encoding="utf-8")), display_path(split_path)
+    name = display_path(split_path)
+    manifest = json.loads(split_path.read_text(encoding="utf-8"))
     folds, parts = manifest.get("folds"), manifest["parts"]
     if folds is None:
         raise CaseError(f"{name}: found no folds, for it is of an earlier version. Delete it to split anew.")
@@ -118,7 +119,10 @@ def take_fold(parts: Mapping[str, list[Case]], split_path: Path, *, fold: int) -
 def _write_split(cases: Sequence[Case], split_path: Path, *, seed: int) -> None:
     ids = [case.case_id for case in cases]
     random.Random(seed).shuffle(ids)
-    num_test, num_val = (max(1, len(ids) // 5), max(1, len(ids) // 8)) if len(ids) >= 3 else (0, 0)
+    num_test = num_val = 0
+    if len(ids) >= 3:
+        num_test = max(1, len(ids) // 5)
+        num_val = max(1, len(ids) // 8)
     bounds = {"test": ids[:num_test], "val": ids[num_test : num_test + num_val], "train": ids[num_test + num_val :]}
     pool = ids[num_test:]
     manifest = {

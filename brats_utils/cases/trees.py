@@ -1,7 +1,7 @@
 """Scans and labels of a patient that do not lie beside each other: a folder a sequence, labels in a tree of their own."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,7 +55,8 @@ def find_sequences(folder: Path, folders: Sequence[Path]) -> Iterator[Patient]:
         words = _sequences_of_one(folders)
     if len({*words.values()} - {None}) < len(CHANNELS) - 1:
         return
-    masks = [file for path in folders if re.search(LABEL_TREE, path.name, re.I) for file in _volumes_below(path)]
+    label_folders = [path for path in folders if re.search(LABEL_TREE, path.name, re.I)]
+    masks = [file for path in label_folders for file in _volumes_below(path)]
     held = {path: _volumes_below(path) for path, channel in words.items() if channel}
     single = all(len(files) <= 1 for files in held.values())
     owners = {owner_in(scan) for files in held.values() for scan in files}
@@ -72,10 +73,16 @@ def find_sequences(folder: Path, folders: Sequence[Path]) -> Iterator[Patient]:
 
 def _sequences_of_one(folders: Sequence[Path]) -> dict[Path, str | None]:
     """The channels of folders whose names do not tell, by the one scan in each, if all are called after one patient."""
-    held = {path: [scan for scan in _volumes_below(path) if channel_in(scan)] for path in folders}
-    scans = {path: files[0] for path, files in held.items() if len(files) == 1}
-    alone = all(len(files) <= 1 for files in held.values()) and len({owner_in(scan) for scan in scans.values()}) == 1
-    return {path: channel_in(scan) for path, scan in scans.items()} if alone else {}
+    channels: dict[Path, str | None] = {}
+    owners = set()
+    for path in folders:
+        scans = [scan for scan in _volumes_below(path) if channel_in(scan)]
+        if len(scans) > 1:
+            return {}
+        if scans:
+            channels[path] = channel_in(scans[0])
+            owners.add(owner_in(scans[0]))
+    return channels if len(owners) == 1 else {}
 
 
 def labels_below(home: Path) -> list[Path]:
@@ -86,9 +93,13 @@ def labels_below(home: Path) -> list[Path]:
 
 
 def _volumes_below(folder: Path, depth: int = 2) -> list[Path]:
-    below = folders_of(folder) if depth else []
-    own = volumes_of(folder)
-    return own + [path for inside in below if not stands_for_file(inside) for path in _volumes_below(inside, depth - 1)]
+    found = volumes_of(folder)
+    if depth == 0:
+        return found
+    for inside in folders_of(folder):
+        if not stands_for_file(inside):
+            found += _volumes_below(inside, depth - 1)
+    return found
 
 
 def find_aligned(home: Path) -> Patient | None:
@@ -101,8 +112,10 @@ def find_aligned(home: Path) -> Patient | None:
     places = dict.fromkeys(path.parent for path in sorted(home.rglob("*")) if channel_in(path) == "FLAIR")
     for scans in places.keys() - {home}:
         images = order_scans(volumes_of(scans))
-        labels = [path for place in (scans, *folders_of(scans.parent)) for path in scans_and_labels(place)[1]]
-        labels = [path for path in dict.fromkeys(labels) if rank_label(path, home) != OTHER]
+        found_labels: list[Path] = []
+        for place in (scans, *folders_of(scans.parent)):
+            found_labels += scans_and_labels(place)[1]
+        labels = [path for path in dict.fromkeys(found_labels) if rank_label(path, home) != OTHER]
         if None not in images and len(images) == len(CHANNELS) and len(labels) == 1:
             below = scans.parent.relative_to(home).as_posix()
             how = f"scans and labels of {below}"
@@ -119,34 +132,64 @@ def join_trees(patients: Sequence[Patient], root: Path) -> list[Patient]:
     Source: Bakas 2022, doi 10.1038/s41597-022-01560-7; Pati 2020, doi 10.1002/mp.14556.
     """
     scanned = [patient for patient in patients if patient.named]
-    by_name: dict[str, set[int]] = {}
-    for index, patient in enumerate(scanned):
-        for name in {patient.name, *(owner_in(path) for path in patient.images if path)} - {""}:
-            by_name.setdefault(name, set()).add(index)
+    by_name = _index_names(scanned)
     given: dict[int, list[Path]] = {}
     others: list[Patient] = []
     trees: set[str] = set()
     for patient in patients:
         if patient.named:
             continue
-        tree = any(re.search(LABEL_TREE, part, re.I) for part in patient.home.relative_to(root).parts)
-        files = patient.labels + [path for path in patient.images if path and tree]
-        owners = {path: _owner_of(path, by_name, scanned) for path in files} if tree or not patient.images else {}
-        left = [path for path in files if owners.get(path) is None]
-        if not owners or left:
-            others.append(replace(patient, images=(), labels=left) if owners else patient)
-        for path, owner in owners.items():
-            if owner is not None:
+        in_tree = any(re.search(LABEL_TREE, part, re.I) for part in patient.home.relative_to(root).parts)
+        if patient.images and not in_tree:
+            others.append(patient)
+            continue
+        files = patient.labels + [path for path in patient.images if path and in_tree]
+        left: list[Path] = []
+        for path in files:
+            owner = _owner_of(path, by_name, scanned)
+            if owner is None:
+                left.append(path)
+            else:
                 given.setdefault(owner, []).append(path)
                 trees.add(_tree_of(path, scanned[owner].home))
-    how = f"labels in {' and '.join(sorted(trees))}" if trees else ""
-    joined = [
-        replace(p, labels=p.labels + given[index], how=p.how or how) if index in given else p
-        for index, p in enumerate(scanned)
-    ]
-    names, homes = {p.name for p in joined}, {p.home.parent for p in joined}
-    extra = [p for p in others if p.images and not p.labels and p.name in names and p.home.parent not in homes]
-    return joined + [p for p in others if p not in extra]  # without other sequences, as in UPENN-GBM's images_DTI
+        if left:
+            others.append(replace(patient, images=(), labels=left))
+        elif not files:
+            others.append(patient)
+    joined = _give_labels(scanned, given, how=f"labels in {' and '.join(sorted(trees))}")
+    return joined + _drop_sequences(others, joined)
+
+
+def _index_names(patients: Sequence[Patient]) -> dict[str, set[int]]:
+    """The places of patients in a list, by their names and by what stands before the channel in the names of their scans."""
+    by_name: dict[str, set[int]] = {}
+    for index, patient in enumerate(patients):
+        owners = {owner_in(path) for path in patient.images if path}
+        for name in ({patient.name} | owners) - {""}:
+            by_name.setdefault(name, set()).add(index)
+    return by_name
+
+
+def _give_labels(patients: Sequence[Patient], given: Mapping[int, list[Path]], *, how: str) -> list[Patient]:
+    """Give patients more labels, by their place in the list; `how` says where these lie."""
+    joined = []
+    for index, patient in enumerate(patients):
+        if index in given:
+            patient = replace(patient, labels=patient.labels + given[index], how=patient.how or how)
+        joined.append(patient)
+    return joined
+
+
+def _drop_sequences(others: Sequence[Patient], joined: Sequence[Patient]) -> list[Patient]:
+    """Without scans of other sequences of the same patients, as in UPENN-GBM's images_DTI."""
+    names = {patient.name for patient in joined}
+    homes = {patient.home.parent for patient in joined}
+    kept = []
+    for patient in others:
+        is_scan = bool(patient.images) and not patient.labels
+        if not (is_scan and patient.name in names and patient.home.parent not in homes):
+            kept.append(patient)
+    return kept
 
 
 def _tree_of(path: Path, home: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -32,6 +32,8 @@ from brats_utils.saving.checkpoints import load_checkpoint, name_weights
 from brats_utils.transforms import explain_failure
 from brats_utils.uncertainty import LOW_EXPECTED_DICE
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; mistakes in its input end in one sentence and exit status 2, not in a traceback."""
@@ -47,66 +49,87 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m brats_utils", description="3D brain tumour segmentation tutorial.")
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    run = commands.add_parser("run", help="execute the notebooks in order, into one output folder")
-    run.add_argument("notebooks", nargs="*", help="names such as 03_train; by default all")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter, in YAML; $VARIABLES are filled in")  # fmt: skip
-    run.set_defaults(command=_run)
-
-    phantom = commands.add_parser("phantom", help="generate a synthetic data set in the layout of MSD")
-    phantom.add_argument("--out", type=Path, required=True, help="folder to make")
-    phantom.add_argument("--cases", type=int, default=40, help="labelled cases (default 40)")
-    phantom.add_argument("--spacing", type=float, default=2.0, metavar="MM", help="voxel size (default 2)")
-    phantom.add_argument("--seed", type=int, default=0)
-    phantom.set_defaults(command=_phantom)
-
-    training = commands.add_parser("train", help="train as notebook 03 does; under torchrun, with several processes")
-    training.add_argument("--preset", choices=PRESETS, default="laptop")
-    training.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
-    training.add_argument("--schema", choices=SCORED, help="convention of the labels in --data, needed where it has no dataset.json")  # fmt: skip
-    training.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
-    training.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
-    training.add_argument("--init", default="", help="weights to start from: 'pretrained', the bundled weights, 'monai', or a checkpoint")  # fmt: skip
-    training.add_argument("--fold", type=int, choices=range(1, NUM_FOLDS + 1), help="hold out this fifth of what is not for test, for a cross-validation")  # fmt: skip
-    training.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    training.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
-    training.set_defaults(command=_train)
-
-    preparing = commands.add_parser("prepare", help="raw scans, as the scanner gave them, to what predict, evaluate and train take")  # fmt: skip
-    add_scans(preparing)
-    preparing.add_argument("--out", type=Path, required=True, help="folder to make")
-    preparing.add_argument("--overwrite", action="store_true", help="replace an earlier preparation in --out")
-    preparing.set_defaults(command=_prepare)
-
-    predict = commands.add_parser("predict", help="segment own scans: one patient, or a folder of patients")
-    predict.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
-    for channel in FILE_NAMES.values():
-        predict.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files; one may be missing")
-    predict.add_argument("--patients", type=Path, help="or a folder of them: BraTS, BIDS, nnU-Net, MSD or 4D files")
-    predict.add_argument("--raw", action="store_true", help="the scans are as the scanner gave them, NIfTI or DICOM: prepare them first, and write labels on their grids too")  # fmt: skip
-    predict.add_argument("--patient", type=Path, help="with --raw, the folder of one patient, in which the four are looked for")  # fmt: skip
-    predict.add_argument("--brain-mask", type=Path, metavar="FILE", help="with --raw, your own brain, on the grid of T1w")  # fmt: skip
-    predict.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
-    predict.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
-    predict.add_argument("--doubtful-first", action="store_true", help="with --patients, sort patients.csv by expected Dice, the lowest first")  # fmt: skip
-    predict.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
-    _add_predictor(predict, "convention of the labels to write; by default that of the training")
-    predict.set_defaults(command=_predict)
-
-    evaluate = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
-    evaluate.add_argument("--data", type=Path, required=True, help="a folder of labelled cases: MSD, nnU-Net, BraTS or BIDS")  # fmt: skip
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
-    evaluate.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
-    evaluate.add_argument("--official", type=Path, metavar="DIR", help="new folder for predictions and labels as the official scorer of BraTS, brats-evaluation, reads them")  # fmt: skip
-    _add_predictor(evaluate, "convention of the labels in --data, needed where it has no dataset.json")
-    evaluate.set_defaults(command=_evaluate)
-
-    bundle = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
-    bundle.add_argument("--checkpoint", type=name_weights, required=True, help="a file, or 'pretrained'")
-    bundle.add_argument("--out", type=Path, required=True, help="folder to make")
-    bundle.add_argument("--metrics", type=Path, help="metrics.json of notebook 04, for the model card")
-    bundle.set_defaults(command=_export)
+    _add_run(commands)
+    _add_phantom(commands)
+    _add_train(commands)
+    _add_prepare(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
     return parser
+
+
+def _add_run(commands: Commands) -> None:
+    command = commands.add_parser("run", help="execute the notebooks in order, into one output folder")
+    command.add_argument("notebooks", nargs="*", help="names such as 03_train; by default all")
+    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter, in YAML; $VARIABLES are filled in")  # fmt: skip
+    command.set_defaults(command=_run)
+
+
+def _add_phantom(commands: Commands) -> None:
+    command = commands.add_parser("phantom", help="generate a synthetic data set in the layout of MSD")
+    command.add_argument("--out", type=Path, required=True, help="folder to make")
+    command.add_argument("--cases", type=int, default=40, help="labelled cases (default 40)")
+    command.add_argument("--spacing", type=float, default=2.0, metavar="MM", help="voxel size (default 2)")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(command=_phantom)
+
+
+def _add_train(commands: Commands) -> None:
+    command = commands.add_parser("train", help="train as notebook 03 does; under torchrun, with several processes")
+    command.add_argument("--preset", choices=PRESETS, default="laptop")
+    command.add_argument("--data", default="", help="'phantom', 'msd' or a folder; by default the preset's")
+    command.add_argument("--schema", choices=SCORED, help="convention of the labels in --data, needed where it has no dataset.json")  # fmt: skip
+    command.add_argument("--out", default="runs/train", help="folder for checkpoints and logs (default runs/train)")
+    command.add_argument("--set", nargs=2, action="append", default=[], metavar=("SETTING", "VALUE"), help="change a setting")  # fmt: skip
+    command.add_argument("--init", default="", help="weights to start from: 'pretrained', the bundled weights, 'monai', or a checkpoint")  # fmt: skip
+    command.add_argument("--fold", type=int, choices=range(1, NUM_FOLDS + 1), help="hold out this fifth of what is not for test, for a cross-validation")  # fmt: skip
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    command.add_argument("--wandb-mode", default="auto", choices=("auto", "online", "offline", "disabled"))
+    command.set_defaults(command=_train)
+
+
+def _add_prepare(commands: Commands) -> None:
+    command = commands.add_parser("prepare", help="raw scans, as the scanner gave them, to what predict, evaluate and train take")  # fmt: skip
+    add_scans(command)
+    command.add_argument("--out", type=Path, required=True, help="folder to make")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier preparation in --out")
+    command.set_defaults(command=_prepare)
+
+
+def _add_predict(commands: Commands) -> None:
+    command = commands.add_parser("predict", help="segment own scans: one patient, or a folder of patients")
+    command.add_argument("--image", type=Path, help="one 4D NIfTI: FLAIR, T1w, T1gd, T2w")
+    for channel in FILE_NAMES.values():
+        command.add_argument(f"--{channel}", type=Path, help="or four 3D NIfTI files; one may be missing")
+    command.add_argument("--patients", type=Path, help="or a folder of them: BraTS, BIDS, nnU-Net, MSD or 4D files")
+    command.add_argument("--raw", action="store_true", help="the scans are as the scanner gave them, NIfTI or DICOM: prepare them first, and write labels on their grids too")  # fmt: skip
+    command.add_argument("--patient", type=Path, help="with --raw, the folder of one patient, in which the four are looked for")  # fmt: skip
+    command.add_argument("--brain-mask", type=Path, metavar="FILE", help="with --raw, your own brain, on the grid of T1w")  # fmt: skip
+    command.add_argument("--out", type=Path, required=True, help="folder for segmentation.nii.gz and the rest")
+    command.add_argument("--resample", action="store_true", help="bring scans on different grids to that of the first")
+    command.add_argument("--doubtful-first", action="store_true", help="with --patients, sort patients.csv by expected Dice, the lowest first")  # fmt: skip
+    command.add_argument("--overwrite", action="store_true", help="replace earlier predictions in --out")
+    _add_predictor(command, "convention of the labels to write; by default that of the training")
+    command.set_defaults(command=_predict)
+
+
+def _add_evaluate(commands: Commands) -> None:
+    command = commands.add_parser("evaluate", help="score a checkpoint on every labelled case of a folder")
+    command.add_argument("--data", type=Path, required=True, help="a folder of labelled cases: MSD, nnU-Net, BraTS or BIDS")  # fmt: skip
+    command.add_argument("--out", type=Path, required=True, help="folder for scores, predictions and report.html")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in --out")
+    command.add_argument("--official", type=Path, metavar="DIR", help="new folder for predictions and labels as the official scorer of BraTS, brats-evaluation, reads them")  # fmt: skip
+    _add_predictor(command, "convention of the labels in --data, needed where it has no dataset.json")
+    command.set_defaults(command=_evaluate)
+
+
+def _add_export(commands: Commands) -> None:
+    command = commands.add_parser("export", help="write a checkpoint as a MONAI bundle, with its model card")
+    command.add_argument("--checkpoint", type=name_weights, required=True, help="a file, or 'pretrained'")
+    command.add_argument("--out", type=Path, required=True, help="folder to make")
+    command.add_argument("--metrics", type=Path, help="metrics.json of notebook 04, for the model card")
+    command.set_defaults(command=_export)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -241,7 +264,8 @@ def _report_patient(content: dict[str, Any], out: Path) -> None:
         print(f"warning: {warning}", file=sys.stderr)
     for region, volume in content["volumes_ml"].items():
         print(f"{region}: not segmented without T1gd" if volume is None else f"{region}: {volume:.2f} mL")
-    if any((removed := content["removed"]).values()):
+    removed = content["removed"]
+    if any(removed.values()):
         count = removed["pieces"]
         components = f"{count} connected component{'s' if count != 1 else ''} of tumour, {removed['ml']:.2f} mL in all"
         print(f"Removed as too small: {components}; ET, {removed['ET_ml']:.2f} mL. --keep-small keeps it.")

@@ -36,7 +36,8 @@ def export_bundle(checkpoint: Checkpoint, bundle_dir: Path, *, metrics: Mapping[
     """
     if bundle_dir.exists() and any(bundle_dir.iterdir()):
         raise CheckpointError(f"{display_path(bundle_dir)}: found files there, expected a new or empty folder.")
-    card, schema = write_model_card(checkpoint, metrics=metrics), SCHEMAS[checkpoint.config["label_schema"]]
+    card = write_model_card(checkpoint, metrics=metrics)
+    schema = SCHEMAS[checkpoint.config["label_schema"]]
     with replacing(bundle_dir / "models" / "model.pt") as temporary:
         torch.save(dict(checkpoint.model), temporary)
     write_text(bundle_dir / "configs" / "inference.json", json.dumps(_describe_inference(checkpoint, schema), indent=2))

@@ -49,7 +49,9 @@ def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) ->
     Gives for each notebook those of the parameters that it has. The `ConfigError` names what was found and expected.
     """
     declared = {name: inspect_parameters(name) for name in notebooks}
-    known = {key: default for defaults in declared.values() for key, default in defaults.items()}
+    known: dict[str, Any] = {}
+    for defaults in declared.values():
+        known |= defaults
     for key, value in parameters.items():
         if key not in known:
             raise ConfigError(f"{key}: unknown parameter; {', '.join(notebooks)} have {', '.join(sorted(known))}.")
@@ -57,7 +59,10 @@ def check_parameters(parameters: Mapping[str, Any], notebooks: Sequence[str]) ->
             raise ConfigError(
                 f"{key}: found {value!r} ({type(value).__name__}), expected {type(known[key]).__name__} such as {known[key]!r}."
             )
-    return {name: {key: parameters[key] for key in parameters if key in own} for name, own in declared.items()}
+    by_notebook = {}
+    for name, own in declared.items():
+        by_notebook[name] = {key: value for key, value in parameters.items() if key in own}
+    return by_notebook
 
 
 def run_notebooks(
@@ -75,7 +80,8 @@ def run_notebooks(
     output_dir.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TQDM_DISABLE", "1")  # a bar redrawn a thousand times is noise in a log
     for name in notebooks:
-        source, target = REPOSITORY / "notebooks" / f"{name}.ipynb", output_dir / f"{name}.ipynb"
+        source = REPOSITORY / "notebooks" / f"{name}.ipynb"
+        target = output_dir / f"{name}.ipynb"
         print(f"\n=== {name} -> {display_path(target)}", flush=True)
         start = time.monotonic()
         with replacing(target) as temporary:

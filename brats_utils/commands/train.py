@@ -41,7 +41,8 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
     `wandb_mode` is one of `tracking.resolve_mode`; to resume is to go on from the last checkpoint in `out_dir`. Gives
     the best validation mean Dice.
     """
-    processes, shared = PartialState(cpu=choose_device().type == "cpu"), resolve_path(out_dir)
+    processes = PartialState(cpu=choose_device().type == "cpu")
+    shared = resolve_path(out_dir)
     folder = shared / f"fold-{config.fold}" if config.fold else shared
     recorded = config.model_dump(mode="json")
     set_determinism(config.seed if config.deterministic else None)
@@ -51,7 +52,8 @@ def train(config: Config, *, out_dir: str, wandb_mode: str = "auto", resume: boo
         train_loader, val_loader, schema = build_loaders(config, shared, processes=processes)
     recorded["label_schema"] = schema.name
     state = build_state(config, num_steps=config.max_train_epochs * len(train_loader))
-    run_id, checkpoints = None, folder / "checkpoints"
+    checkpoints = folder / "checkpoints"
+    run_id = None
     if resume:
         last = load_progress(checkpoints, config=recorded)
         state.restore(last)

@@ -182,7 +182,8 @@ def predict_each(
     doubtful_first: bool = False,
 ) -> pd.DataFrame:
     """Predict patient after patient, each with a function of his folder: the loop, and the table, of `predict_patients`."""
-    listing, header = out_dir / "patients.csv", ",".join(COLUMNS)
+    listing = out_dir / "patients.csv"
+    header = ",".join(COLUMNS)
     if listing.exists() and not overwrite and not listing.read_bytes().startswith(b"patient,status,"):
         raise CaseError(
             f"{display_path(listing)}: found another table, expected none, or one with the columns {header}. Choose "

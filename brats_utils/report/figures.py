@@ -142,6 +142,7 @@ def plot_nesting(image: torch.Tensor, labels: torch.Tensor, *, schema: LabelSche
         pictures[REGIONS[index].name] = blend_masks(flair, upright_slice(alone.numpy(), slice_idx))
     values = {tissue: getattr(schema, tissue) for tissue in TISSUE_COLORS}
     names = {f"label {value}: {schema.tissues[value]}": TISSUE_COLORS[tissue] for tissue, value in values.items()}
-    pairs = zip(names.items(), REGION_COLORS.items(), strict=True)  # a legend is filled column by column
-    title, legend = "FLAIR, from labels to regions", dict(entry for pair in pairs for entry in pair)
-    return show_row(pictures, title=title, slice_idx=slice_idx, legend=legend)[0]
+    legend: dict[str, str] = {}
+    for of_label, of_region in zip(names.items(), REGION_COLORS.items(), strict=True):  # it is filled column by column
+        legend |= dict([of_label, of_region])
+    return show_row(pictures, title="FLAIR, from labels to regions", slice_idx=slice_idx, legend=legend)[0]

@@ -141,7 +141,8 @@ def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     """Crop a case to the brain and pack it: a JPEG mosaic per channel, one PNG for all masks."""
     predicted = torch.zeros_like(case.truth) if case.prediction is None else case.prediction
     box = find_box((case.image != 0).any(0) | case.truth.any(0) | predicted.any(0))
-    image, masks = case.image[:, *box], torch.cat([case.truth, predicted])[:, *box].cpu().numpy()
+    image = case.image[:, *box]
+    masks = torch.cat([case.truth, predicted])[:, *box].cpu().numpy()
     bits = 4 * np.packbits(masks, axis=0, bitorder="little")[0]  # apart, whatever the decoder rounds
     width, height, depth = image.shape[1:]
     busiest = [int(masks.sum(axis=(0, *axes)).argmax()) for axes in ((2, 3), (1, 3), (1, 2))]
@@ -152,7 +153,7 @@ def _encode_case(case: ReportCase, scores: pd.DataFrame) -> dict[str, Any]:
     return {
         "id": case.case_id,
         "note": case.note,
-        "about": " · ".join(part for part in (f"Dice {dice}" if dice else "", f"voxels of {size} mm") if part),
+        "about": f"Dice {dice} · voxels of {size} mm" if dice else f"voxels of {size} mm",
         "width": width,
         "height": height,
         "depth": depth,

@@ -150,8 +150,10 @@ def _read_order(metadata: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     inputs = list(described["inputs"]["image"]["channel_def"].values())
     outputs = list(described["outputs"]["pred"]["channel_def"].values())
     channels = [channel_of(str(name)) for name in inputs]
-    words = {word: region.name for region in REGIONS for word in (region.name.lower(), region.title.lower())}
-    regions = [words.get(str(name).lower().replace("tumour", "tumor").replace(" ", "-")) for name in outputs]
+    words = {region.name.lower(): region.name for region in REGIONS}
+    words |= {region.title.lower(): region.name for region in REGIONS}
+    spelled = [str(name).lower().replace("tumour", "tumor").replace(" ", "-") for name in outputs]
+    regions = [words.get(name) for name in spelled]
     names = [region.name for region in REGIONS]
     for found, known, expected in ((inputs, channels, list(CHANNELS)), (outputs, regions, names)):
         if sorted(map(str, known)) != sorted(expected):
@@ -211,9 +213,12 @@ def _permute(
 
 def _introduce(folder: Path, metadata: Mapping[str, Any], mean_dice: float) -> str:
     """Say whose network it is, under which licence, and what it was trained on."""
-    licences = (path for name in ("LICENSE", "docs/license.txt") if (path := folder / name).is_file())
-    first = next((path.read_text(encoding="utf-8").split() for path in licences), ["unknown"])
-    licence = "Apache-2.0" if first[:4] == ["Apache", "License", "Version", "2.0,"] else " ".join(first[:6])
+    words = ["unknown"]
+    for path in (folder / "docs" / "license.txt", folder / "LICENSE"):
+        if path.is_file():
+            words = path.read_text(encoding="utf-8").split()
+    is_apache = words[:4] == ["Apache", "License", "Version", "2.0,"]
+    licence = "Apache-2.0" if is_apache else " ".join(words[:6])
     score = "" if math.isnan(mean_dice) else f" Its authors' own validation: mean Dice {mean_dice:.3f}."
     return (
         f"{metadata.get('name', folder.name)} {metadata.get('version', '')} by {metadata.get('authors', 'unknown')}, licence "

@@ -32,8 +32,9 @@ def read_section(config: Mapping[str, Any], name: str) -> Any:
     sections = {key: value for key, value in config.items() if key != "imports"}
     if name not in sections:
         raise BundleError(f"its inference config has no {name}, expected one.")
-    if macro := next((text for text in list_texts(sections[name]) if text.startswith("%")), None):
-        raise BundleError(f"{name}: found {macro!r}, which reads another file, expected values.")
+    macros = [text for text in list_texts(sections[name]) if text.startswith("%")]
+    if macros:
+        raise BundleError(f"{name}: found {macros[0]!r}, which reads another file, expected values.")
     parser = ConfigParser({key: value for key, value in sections.items() if not _has_macro(value)})
     return _to_plain(parser.get_parsed_content(name, instantiate=False, eval_expr=False))
 

@@ -119,10 +119,10 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> Path:
 
     What only a training needs is left out, and of folders outside the repository all but their names.
     """
-    settings = {
-        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-        for key, value in checkpoint.config.items()
-    }
+    settings = {}
+    for key, value in checkpoint.config.items():
+        is_folder = isinstance(value, str) and Path(value).is_absolute()
+        settings[key] = Path(value).name if is_folder else value
     dropped = {"model": {}, **UNTRAINED}
     text = json.dumps({"format": CHECKPOINT_FORMAT, **vars(checkpoint), "config": settings, **dropped})
     weights = {name: tensor.cpu().half().contiguous() for name, tensor in checkpoint.model.items()}

@@ -1,6 +1,5 @@
 """Where a training starts and stands: saved after each epoch and on Ctrl-C, and gone on from."""
 
-import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -88,7 +87,8 @@ class TrainingState:
         for parameter, values in self.optimizer.state.items():  # the fused step takes both for laid out alike
             values |= {k: torch.empty_like(parameter).copy_(v) for k, v in values.items() if v.shape == parameter.shape}
         self.schedule.load_state_dict(dict(checkpoint.schedule))
-        if (scaler := self.accelerator.scaler) and checkpoint.scaler:
+        scaler = self.accelerator.scaler
+        if scaler and checkpoint.scaler:
             scaler.load_state_dict(dict(checkpoint.scaler))
         elif scaler or checkpoint.scaler:
             say(
@@ -146,7 +146,8 @@ def save_progress(state: TrainingState, folder: Path, *, config: Mapping[str, An
 
     With several processes all must call it; the first one writes.
     """
-    checkpoint, last = state.snapshot(config=config, run_id=run_id), folder / LAST
+    checkpoint = state.snapshot(config=config, run_id=run_id)
+    last = folder / LAST
     if state.accelerator.is_main_process:
         if is_best:
             save_checkpoint(folder / BEST, checkpoint)
@@ -229,10 +230,14 @@ def _set_aside(folder: Path) -> None:
 
     `history.csv` is written anew; the earlier one's rows are in its checkpoints.
     """
-    earlier = [path for name in (BEST, LAST, PREVIOUS) if (path := folder / name).exists()]
+    checkpoints = [folder / name for name in (BEST, LAST, PREVIOUS)]
+    earlier = [path for path in checkpoints if path.exists()]
     if not earlier:
         return
-    aside = next(place for n in itertools.count(1) if not (place := folder / f"earlier-{n}").exists())
+    number = 1
+    while (folder / f"earlier-{number}").exists():
+        number += 1
+    aside = folder / f"earlier-{number}"
     aside.mkdir()
     for path in earlier:
         path.rename(aside / path.name)
