@@ -6,7 +6,7 @@ INSTALLED := .venv/.install.stamp
 heading = printf '\n=== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench weights docs lab format constraints clean
+.PHONY: help run test bench weights docs address lab format constraints clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,6 +35,10 @@ weights: $(INSTALLED)  ## Train the pretrained network of the package anew, from
 
 docs: $(INSTALLED)  ## Turn the notebooks of a finished `make run` into a static gallery in build/docs
 	$(BIN)/python docs/gallery.py
+
+# Needs no .venv, so that it can be the first thing done in a copy on GitHub.
+address:  ## Let badges and clone commands lead to a repository on GitHub: `make address REPO=name/repository`
+	@$(PYTHON) docs/address.py "$$REPO"
 
 lab: $(INSTALLED)  ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
