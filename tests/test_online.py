@@ -23,6 +23,8 @@ from brats_utils.tracking import (
     resolve_mode,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(tmp_path):

@@ -146,6 +146,7 @@ with _lock(pathlib.Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_two_trainings_into_one_folder_are_refused(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

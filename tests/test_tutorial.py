@@ -16,6 +16,8 @@ from brats_utils.labels import BRATS_2021, MSD, REGIONS
 from brats_utils.paths import resolve_path
 from brats_utils.saving.checkpoints import PRETRAINED, load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def run_smoke(output_dir):
     parameters = {"preset": "smoke", "output_dir": str(output_dir), "wandb_mode": "offline"}
