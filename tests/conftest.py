@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each, and in what they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+pytest_plugins = ["quick"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -65,11 +71,19 @@ def state() -> object:
 
 
 @pytest.fixture(scope="session")
-def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests, the same one for all processes that test side by side."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(shared_dir: Path) -> Path:
     """Six labelled synthetic cases at 4 mm, in the layout of MSD; shared by all tests, so do not write into it."""
     from brats_utils.phantom.dataset import generate_dataset  # here, so that tests without data start without torch
 
-    return generate_dataset(tmp_path_factory.mktemp("phantom") / "dataset", num_training=6, spacing_mm=4.0, seed=0)
+    with FileLock(shared_dir / "phantom.lock"):  # the first process generates it, the others find it
+        return generate_dataset(shared_dir / "phantom", num_training=6, spacing_mm=4.0, seed=0)
 
 
 @pytest.fixture(scope="session")

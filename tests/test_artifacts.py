@@ -46,6 +46,7 @@ def test_summary_keeps_the_best_epoch(tmp_path, checkpoint):
     finish_run(run)
 
 
+@pytest.mark.slow
 def test_dataset_is_logged_by_reference_and_not_copied(tmp_path):
     data = tmp_path / "phantom"
     data.mkdir()
@@ -82,6 +83,7 @@ def log_odd_data(data, mode, job_type="dataset"):
     finish_run(run)
 
 
+@pytest.mark.slow
 def test_references_of_odd_paths_lead_back_to_their_files(odd_data):
     log_odd_data(odd_data, "offline")
     (artifact,) = read_artifacts(read_records(run_folder(odd_data.parent / "out")))
@@ -90,6 +92,7 @@ def test_references_of_odd_paths_lead_back_to_their_files(odd_data):
     assert {Path(url2pathname(urlparse(uri).path)) for uri in references.values()} == set(odd_data.rglob("*.gz"))
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_recorded_are_left_out_and_named(odd_data, capsys):
     (odd_data / "gone.nii.gz").symlink_to(odd_data / "nowhere")
     (odd_data / os.fsdecode(b"caf\xe9.nii.gz")).write_bytes(b"1")

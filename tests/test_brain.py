@@ -10,6 +10,7 @@ from brats_utils.raw import brain
 from brats_utils.raw.brain import MissingDeepbet, NoBrain, find_brain, is_stripped
 
 
+@pytest.mark.slow
 def test_a_brain_is_found_on_the_grid_of_the_scan():
     head = sample_head("T1w", grid=make_grid((4.0, 4.0, 5.0)))
     found = find_brain(head)

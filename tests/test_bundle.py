@@ -42,6 +42,7 @@ def bundle_dir(checkpoint, tmp_path_factory):
     return export_bundle(load_checkpoint(checkpoint), tmp_path_factory.mktemp("bundle") / "model")
 
 
+@pytest.mark.slow
 def test_bundle_gives_the_labels_of_our_own_prediction(bundle_dir, checkpoint, phantom_dir, tmp_path):
     scan = phantom_dir / "imagesTr/PHANTOM_002.nii.gz"
     oblique = nib.load(scan).as_reoriented(nib.orientations.axcodes2ornt("LPS"))

@@ -44,6 +44,7 @@ def test_truncated_checkpoint_is_refused(tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_a_byte_that_changed_anywhere_is_noticed_or_does_no_harm(tmp_path):
     """A small file, so that many of the bytes are in the zip's list of contents."""
     weights, refused = torch.arange(8.0), 0

@@ -21,6 +21,7 @@ def test_every_command_explains_itself(command, capsys):
     assert f"python -m brats_utils {command}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_phantom_writes_a_data_set(tmp_path, capsys):
     main(["phantom", "--out", str(tmp_path / "p"), "--cases", "3", "--spacing", "6"])
     assert len(list((tmp_path / "p/labelsTr").iterdir())) == 3
@@ -53,6 +54,7 @@ def test_predict_says_what_it_removed_and_keeps_it_on_request(checkpoint, tmp_pa
     assert "Removed" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_predict_takes_a_patient_of_four_files(real_dir, checkpoint, tmp_path):
     patient = real_dir / "tcga/TCGA-FG-6692"
     files = {"--flair": "flair", "--t1": "t1", "--t1gd": "t1ce", "--t2": "t2"}
@@ -71,6 +73,7 @@ def test_patients_who_are_done_count_as_done(phantom_dir, checkpoint, tmp_path, 
         assert expected in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path, capsys):
     data, official = real_dir / "msd/Task01_BrainTumour", tmp_path / "official"
     main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--out", str(tmp_path), "--official", str(official)])  # fmt: skip
@@ -86,6 +89,7 @@ def test_evaluate_scores_a_real_case(real_dir, checkpoint, tmp_path, capsys):
     assert (tmp_path / "predictions/BRATS_009.nii.gz").is_file()
 
 
+@pytest.mark.slow
 def test_evaluate_asks_for_the_label_convention_of_a_folder_of_patients(phantom_dir, checkpoint, tmp_path, refused):
     patient = tmp_path / "patients/one"
     patient.mkdir(parents=True)
@@ -105,6 +109,7 @@ def test_evaluate_asks_for_the_label_convention_of_a_folder_of_patients(phantom_
     assert pd.read_csv(tmp_path / "out/cases.csv")["case_id"].tolist() == ["one"]
 
 
+@pytest.mark.slow
 def test_train_leaves_checkpoints(tmp_path, capsys):
     settings = {"phantom_cases": 3, "max_train_epochs": 1, "batch_size": 1, "seed": 7, "spacing_mm": 6}
     changes = [text for name, value in settings.items() for text in ("--set", name, str(value))]
@@ -157,6 +162,7 @@ def test_train_refuses_a_bad_case_before_it_begins_in_whatever_part_it_is(small_
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["checked.json"]
 
 
+@pytest.mark.slow
 def test_train_takes_the_label_convention_from_dataset_json_and_records_it(small_phantom, tmp_path, refused, capsys):
     changes = {"max_train_epochs": 1, "batch_size": 1}
     settings = [text for name, value in changes.items() for text in ("--set", name, str(value))]

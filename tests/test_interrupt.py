@@ -6,6 +6,8 @@ from jupyter_client.manager import start_new_kernel
 
 from brats_utils.saving.checkpoints import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_train.ipynb"
 
 

@@ -111,6 +111,7 @@ def spawned():
     multiprocessing.set_start_method(before, force=True)
 
 
+@pytest.mark.slow
 def test_workers_that_are_spawned_share_a_cache_on_disk_and_give_the_same(cases, spawned, tmp_path):
     cache = choose_cache("auto", 2, spacing_mm=4.0)
     assert cache == "disk"

@@ -24,6 +24,7 @@ def count_faults(call: str) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the settings")
 def test_memory_that_was_freed_is_used_again():
     assert count_faults("assert keep_freed_memory()") < 0.5 * count_faults("")

@@ -178,6 +178,7 @@ def test_a_folder_of_patients_leaves_the_volume_of_et_empty(lack, checkpoint, tm
     assert "None" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_scores_what_is_missing_plainly_and_says_so(lack, checkpoint, tmp_path, capsys):
     folder = lack("T1gd").files[0].parents[1]
     command = ["evaluate", "--checkpoint", str(checkpoint), "--no-flips", "--data", str(folder), "--schema", "msd"]

@@ -65,6 +65,7 @@ def test_weights_lie_channels_last_where_a_cpu_computes_in_float32(device, preci
     assert choose_layout(torch.device(device), precision) is layout
 
 
+@pytest.mark.slow
 def test_apples_gpu_is_taken_where_it_can_do_a_training_step(monkeypatch):
     assert model.can_train("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -87,6 +88,7 @@ def test_the_cpu_is_taken_and_the_reason_said_where_apples_gpu_lacks_an_operatio
     assert line.endswith("cannot train on mps: The operator 'aten::x' is not implemented for mps.")
 
 
+@pytest.mark.slow
 def test_trying_a_device_draws_no_random_number_of_the_training():
     before = torch.get_rng_state()
     assert model.can_train.__wrapped__("cpu")

@@ -100,6 +100,7 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flips", [False, True])
 def test_an_exported_bundle_gives_the_labels_of_its_checkpoint(checkpoint, phantom_dir, tmp_path, flips):
     content = load_checkpoint(checkpoint)

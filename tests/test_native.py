@@ -17,6 +17,8 @@ from brats_utils.raw.native import carry_back, predict_raw_patient, write_native
 from brats_utils.raw.preparation import prepare_patient
 from brats_utils.raw.registration import stay
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("FLAIR", "T1w", "T1gd")  # one may be missing
 MOTIONS = dict.fromkeys(NAMES, make_motion((2, 0, 3), (0, 4, 0))) | {"FLAIR": make_motion((8, 0, 5), (10, -8, 12))}
 GRIDS = {"FLAIR": make_grid((2.0, 2.0, 5.5)), "T1gd": make_grid((3.0, 3.0, 4.0))}

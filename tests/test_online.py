@@ -18,6 +18,8 @@ from brats_utils.saving.resume import TrainingError
 from brats_utils.tables import DATA_TABLE, PREDICTION_TABLE, build_data_table, build_prediction_table
 from brats_utils.tracking import alert_divergence, finish_run, resolve_mode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(tmp_path):

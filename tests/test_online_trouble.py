@@ -8,6 +8,8 @@ from brats_utils.saving.checkpoints import load_checkpoint
 from brats_utils.saving.resume import save_progress
 from brats_utils.tracking import finish_run, resolve_mode, start_run
 
+pytestmark = pytest.mark.slow
+
 
 def test_wrong_key_falls_back_to_offline_and_says_so(server, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", 20 * "c3")

@@ -154,6 +154,7 @@ def test_overwriting_leaves_nothing_of_the_earlier_prediction(result, predictor,
     assert not (tmp_path / "out/uncertainty.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_one_bad_patient_does_not_stop_the_rest(predictor, phantom_dir, tmp_path):
     folder = tmp_path / "patients"
     folder.mkdir()
@@ -201,6 +202,7 @@ def test_what_monai_wraps_is_listed_without_the_wrapping(predictor, two_patients
     assert predict_patients(predictor, two_patients, tmp_path / "out")["reason"][0] == "found a moon"
 
 
+@pytest.mark.slow
 def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path, monkeypatch):
     def predict(*arguments):
         fail_once(monkeypatch, KeyboardInterrupt())
@@ -212,6 +214,7 @@ def test_the_table_is_written_when_interrupted(predictor, two_patients, tmp_path
     assert pd.read_csv(tmp_path / "out/patients.csv")["patient"].tolist() == ["A"]
 
 
+@pytest.mark.slow
 def test_going_on_keeps_the_numbers_of_patients_who_are_done(predictor, two_patients, tmp_path, monkeypatch):
     fail_once(monkeypatch, MemoryError())
     first = predict_patients(predictor, two_patients, tmp_path / "out").set_index("patient")

@@ -102,6 +102,7 @@ def test_edema_is_bright_on_flair(cases: list[PhantomCase]) -> None:
     assert np.median(contrasts) > 1.2
 
 
+@pytest.mark.slow
 def test_edema_keeps_mostly_to_white_matter_and_out_of_the_ventricles(cases: list[PhantomCase]) -> None:
     shares = []
     for i, case in enumerate(cases):
@@ -145,6 +146,7 @@ FAINTER = {"contrast of enhancing, T1gd": 0.7}
 """Least median where it may lie below that of real scans: what a network misses in patients is faint enhancement."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_the_typical_phantom_lies_in_the_range_of_real_scans(statistics: dict[str, np.ndarray], name: str) -> None:
     """docs/phantom.md has the statistics, and where those of real scans come from."""

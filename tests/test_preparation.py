@@ -16,6 +16,8 @@ from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.raw.preparation import WRITTEN, prepare_patient, prepare_patients
 from brats_utils.raw.registration import stay
 
+pytestmark = pytest.mark.slow
+
 MOTIONS = {
     "FLAIR": make_motion((8, 0, 5), (10, -8, 12)),
     "T1w": make_motion((0, 3, -4), (2, 0, -3)),

@@ -9,6 +9,8 @@ import SimpleITK as sitk
 from brats_utils.labels import CHANNELS
 from brats_utils.phantom.raw import RawPatient, apply, generate_raw_patient
 
+pytestmark = pytest.mark.slow
+
 DETAIL_MM = 3.0  # coarse for testing efficiency
 
 

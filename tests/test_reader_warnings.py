@@ -117,6 +117,7 @@ def test_swapped_channels_are_warned_of(tmp_path, enhancing, swapped):
     assert all("swapped" in text or "order of the channels" in text for text in warnings)
 
 
+@pytest.mark.slow
 def test_real_scans_are_read_without_a_false_alarm_about_their_channels(real_dir):
     cases = find_cases(real_dir / "tcga", schema=BRATS_2021)
     for case in [*cases, *find_cases(real_dir / "msd/Task01_BrainTumour")]:

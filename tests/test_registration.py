@@ -7,6 +7,8 @@ from raw_heads import make_grid, make_motion, sample_head
 
 from brats_utils.raw.registration import register
 
+pytestmark = pytest.mark.slow
+
 POINTS = [(x, y, z) for x in (-50.0, 50.0) for y in (-60.0, 60.0) for z in (-40.0, 40.0)]
 
 TURNED = make_motion((10, -6, 9), (15, -12, 18))

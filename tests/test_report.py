@@ -67,6 +67,7 @@ def test_page_asks_for_nothing_outside_itself(tmp_path):
     assert not re.findall(r'(?:src|href)="?http|@import|url\((?!data:)', page)
 
 
+@pytest.mark.slow
 def test_full_size_case_stays_below_three_megabytes(tmp_path):
     # noise smoothed to the sharpness of a scan, in an ellipsoid the size of a brain
     shape, generator = (240, 240, 155), np.random.default_rng(0)

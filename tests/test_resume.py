@@ -12,6 +12,7 @@ from brats_utils.saving.checkpoints import CheckpointError, load_checkpoint
 from brats_utils.saving.resume import TrainingError, load_progress, save_on_interrupt, save_progress
 
 
+@pytest.mark.slow
 def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     whole, broken, resumed = make_state(), make_state(), make_state()
     run(whole, make_cases())
@@ -51,6 +52,7 @@ def test_the_scale_of_the_checkpoint_is_kept_where_both_have_a_scaler(tmp_path, 
     assert not capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_in_another_memory_layout_with_the_same_numbers(tmp_path):
     saved = make_state(layout=torch.channels_last_3d)
     run(saved, make_cases(), max_epochs=2)
@@ -136,6 +138,7 @@ def interrupt_after(state, batches):
     state.loss_fn.forward = forward
 
 
+@pytest.mark.slow
 def test_interrupted_epoch_is_finished_as_if_nothing_had_happened(tmp_path):
     whole, broken, resumed = make_state(), make_state(), make_state()
     uninterrupted = run(whole, make_cases())

@@ -42,6 +42,7 @@ def test_wrong_type_is_refused(notebooks, name, value):
         check_parameters({name: value}, notebooks)
 
 
+@pytest.mark.slow
 def test_notebooks_run_in_order_with_their_parameters(notebooks, tmp_path, capfd):
     executed = run_notebooks({"preset": "smoke"}, tmp_path / "out", notebooks=notebooks)
     assert [path.name for path in executed] == ["01_a.ipynb", "02_b.ipynb"]
@@ -49,6 +50,7 @@ def test_notebooks_run_in_order_with_their_parameters(notebooks, tmp_path, capfd
     assert "hello from smoke" in executed[0].read_text()
 
 
+@pytest.mark.slow
 def test_failing_cell_stops_the_run_in_plain_sight(notebooks, tmp_path):
     with pytest.raises(NotebookError, match=r"02_b: cell .* failed with ValueError: no luck") as error:
         run_notebooks({"fail": True}, tmp_path / "out", notebooks=notebooks)
@@ -72,6 +74,7 @@ def foreign_kernel(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
 
 
+@pytest.mark.slow
 def test_notebooks_run_on_the_python_that_starts_them_whatever_kernel_another_has_left(
     notebooks, foreign_kernel, tmp_path, capfd
 ):
@@ -80,6 +83,7 @@ def test_notebooks_run_on_the_python_that_starts_them_whatever_kernel_another_ha
     assert nbformat.read(executed, 4).metadata["kernelspec"]["name"] == "python3"
 
 
+@pytest.mark.slow
 def test_output_on_another_drive_than_the_notebooks_is_written_and_names_no_machine(notebooks, tmp_path, monkeypatch):
     def refuse(path, start=None):  # as Windows does from one drive to another
         raise ValueError("path is on mount 'D:', start on mount 'C:'")

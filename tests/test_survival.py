@@ -8,6 +8,8 @@ import torch
 
 from brats_utils.saving.checkpoints import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def run(*args):
     """Train in a process of its own, forked from one that has imported everything and done nothing yet."""

@@ -27,6 +27,7 @@ def test_values_are_valid_settings(pick):
     assert {name: config[name] for name in SWEEP["parameters"]} == choose_values(pick)
 
 
+@pytest.mark.slow
 def test_trial_leaves_its_executed_notebook(phantom_dir, tmp_path):
     values = choose_values(0)
     macros = {"${env}": "/usr/bin/env", "${interpreter}": sys.executable, "${program}": SWEEP["program"]}

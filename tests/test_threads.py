@@ -69,6 +69,7 @@ def test_a_child_that_has_ended_does_not_pass_for_others(machine, capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_child_computes_is_not_the_work_of_others():
     before = threads._own_seconds()
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
@@ -80,6 +81,7 @@ def test_what_a_child_computes_is_not_the_work_of_others():
     assert own[child.pid] > 0.2
 
 
+@pytest.mark.slow
 def test_training_looks_after_each_step_and_leaves_the_threads_as_they_were(monkeypatch):
     looks, left = [], []
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from wandb_log import read_history, read_records, run_folder
 
+pytestmark = pytest.mark.slow
+
 ONE = (sys.executable,)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 

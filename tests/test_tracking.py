@@ -12,6 +12,7 @@ from brats_utils.tracking import PROJECT, alert_divergence, finish_run, resolve_
 pytestmark = pytest.mark.usefixtures("quiet_wandb")
 
 
+@pytest.mark.slow
 def test_without_a_key_the_mode_is_offline_and_says_how_to_change_that(capsys):
     assert resolve_mode() == "offline"
     assert "W&B: offline, no key found" in capsys.readouterr().out
@@ -29,6 +30,7 @@ def test_unknown_mode_is_refused():
         resolve_mode("on")
 
 
+@pytest.mark.slow
 def test_key_without_a_server_falls_back_to_offline(monkeypatch, capfd):
     monkeypatch.setenv("WANDB_API_KEY", PLANTED_KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

@@ -7,6 +7,8 @@ from tiny_training import make_cases, make_loaders, make_state, run
 from brats_utils.saving.resume import TrainingError
 from brats_utils.training import train_step
 
+pytestmark = pytest.mark.slow
+
 
 def test_loss_falls_when_one_batch_is_seen_again_and_again():
     state, (loader, _) = make_state(num_steps=30, learning_rate=1e-2), make_loaders(make_cases(2))

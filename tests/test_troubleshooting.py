@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ ROWS = [
 ]
 
 
+@cache
 def read_messages():
     """All text of the library, with what is filled in left out: f-strings come in pieces."""
     pieces = []
@@ -42,14 +44,17 @@ def read_messages():
     return "\n".join(pieces)
 
 
+@cache
+def find_functions(file):
+    tree = ast.parse((TESTS / file).read_text())
+    return [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[-1].strip("`").partition("::")[2])
 def test_row_quotes_the_library_and_names_a_test_that_exists(row):
     symptom, message, cause, cure, test = row
     file, _, name = test.strip("`").partition("::")
-    functions = [
-        node.name for node in ast.walk(ast.parse((TESTS / file).read_text())) if isinstance(node, ast.FunctionDef)
-    ]
-    assert name in functions
+    assert name in find_functions(file)
     assert all((symptom, cause, cure))
     messages = read_messages()
     quoted = [text for text in re.findall(r"`([^`]+)`", message) if " " in text and not text.startswith("wandb")]
@@ -146,6 +151,7 @@ with _lock(pathlib.Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_two_trainings_into_one_folder_are_refused(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

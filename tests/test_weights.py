@@ -123,6 +123,7 @@ def test_a_word_or_a_path_is_turned_into_a_file(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_pretrained_network_predicts_evaluates_and_is_exported(phantom_dir, tmp_path):
     patient = tmp_path / "patients/one"
     patient.mkdir(parents=True)
@@ -137,6 +138,7 @@ def test_the_pretrained_network_predicts_evaluates_and_is_exported(phantom_dir, 
     assert (tmp_path / "c/models/model.pt").is_file()
 
 
+@pytest.mark.slow
 def test_make_weights_trains_by_its_recipe_goes_on_and_writes_the_file(phantom_dir, tmp_path, monkeypatch, capsys):
     assert load_config(**recipe.RECIPE).dataset_dir.startswith("data/phantom-2.0mm-")
     settings = recipe.load_recipe("start.pt").model_dump()
@@ -199,6 +201,7 @@ def test_a_training_that_goes_on_keeps_its_start_and_one_of_before_had_none(tmp_
         load_progress(tmp_path, config=old | {"init": "pretrained"})
 
 
+@pytest.mark.slow
 def test_train_starts_from_a_checkpoint(phantom_dir, checkpoint, tmp_path, capsys):
     settings = {"max_train_epochs": 1, "batch_size": 1}
     changes = [text for name, value in settings.items() for text in ("--set", name, str(value))]
