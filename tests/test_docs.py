@@ -16,6 +16,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 TEXTS = [*sorted(REPOSITORY.glob("README*.md")), *DOCS, *sorted((REPOSITORY / "notebooks").glob("*.ipynb"))]
 INPUTS = (REPOSITORY / "docs/inference.md").read_text()
+CARD = REPOSITORY / "brats_utils/weights/README.md"
+SCORED_TEXTS = [*TEXTS[:2], *DOCS, REPOSITORY / "notebooks/05_evaluation.ipynb"]
+OTHER_SCORES = {
+    ("inference.md", "A sequence missing"): "patients who lack a sequence",
+    ("inference.md", "From scan to labels"): "windows of other sizes",
+    ("phantom.md", "What helped"): "trainings before the bundled weights",
+    ("phantom.md", "Fine-tuning on few patients"): "other weights",
+    ("05_evaluation.ipynb", "On your own"): "phantoms",
+}
+"""Sections whose scores are not those of the pretrained network on patients, and whose they are."""
 TREES = re.findall(r"```text\n(\S+)/\n([^`]*)```\n\nIt prints: `([^`]*)`", INPUTS)
 
 
@@ -88,3 +98,64 @@ def test_the_order_of_imports_in_contributing_is_the_one_that_is_tested():
         r"^Imports go one way.*?list.*?: (.*)\.$", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE
     )
     assert re.findall(r"`(\w+)`", line[1]) == list(ROOMS)
+
+
+def split_sections(text):
+    """Heading and text of each section; what comes before the first heading has none."""
+    parts = re.split(r"^#+ +(.+)$", text, flags=re.MULTILINE)
+    return list(zip(["", *parts[1::2]], parts[::2], strict=True))
+
+
+def find_triples(text):
+    """Scores and intervals that stand in threes, as those of TC, WT and ET do: `.61, .77 and .53`, or a row of a table."""
+    score = r"\.\d{2,3}(?:(?: to |–)\.\d{2,3})?"
+    prose = rf"(?<![\d.]){score}(?:(?:, and | and |, | ?/ ?| |、| と ){score})*(?!\d)"
+    row = rf"(?<=\| ){score}(?: \| {score})+(?= [|(])"
+    plain = text.replace("*", "").replace("`", "")
+    runs = [run.replace("–", " to ") for pattern in (prose, row) for run in re.findall(pattern, plain)]
+    found = [tuple(re.findall(score, run)) for run in runs]
+    return [scores for scores in found if len(scores) == 3]
+
+
+CARD_TRIPLES = find_triples(CARD.read_text())
+
+
+@pytest.mark.parametrize("path", SCORED_TEXTS, ids=lambda path: path.name)
+def test_scores_of_the_pretrained_network_are_those_of_its_model_card(path):
+    for heading, text in split_sections(read_prose(path)):
+        if (path.name, heading) not in OTHER_SCORES:
+            wrong = [triple for triple in find_triples(text) if triple not in CARD_TRIPLES]
+            assert not wrong, f"{path.name}, {heading}: the model card is the source of scores, and has no {wrong}"
+
+
+@pytest.mark.parametrize("where", OTHER_SCORES, ids=" ".join)
+def test_a_section_with_scores_of_other_networks_has_some(where):
+    (path,) = [path for path in SCORED_TEXTS if path.name == where[0]]
+    (text,) = [text for heading, text in split_sections(read_prose(path)) if heading == where[1]]
+    assert set(find_triples(text)) - set(CARD_TRIPLES)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md", "docs/phantom.md", "notebooks/05_evaluation.ipynb"])
+def test_what_to_expect_on_patients_is_what_the_card_says(name):
+    row = re.search(r"^\| \*\*56 held-out patients.*$", CARD.read_text(), re.MULTILINE)
+    assert find_triples(row[0])[0] in find_triples(read_prose(REPOSITORY / name))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".61, .77 and .53",
+        ".61/.77/.53",
+        "| **.61** | .77 | .53 (24 with ET) |",
+        ".61、.77、.53",
+        "| 9 | .61 .77 .53 | .65 |",
+        "were .61 .77 .53.",
+    ],
+)
+def test_three_scores_are_found_however_they_are_written(text):
+    assert find_triples(text) == [(".61", ".77", ".53")]
+
+
+def test_three_intervals_are_found_and_four_numbers_or_a_version_are_no_scores():
+    assert find_triples("(.54–.67, .72 to .81 and .45–.60)") == [(".54 to .67", ".72 to .81", ".45 to .60")]
+    assert not find_triples("| .76 | .42 | .61 | .65 |, 1.61/2.77/3.53, .5 .6 .7")
