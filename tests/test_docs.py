@@ -21,12 +21,14 @@ SCORED_TEXTS = [*TEXTS[:2], *DOCS, REPOSITORY / "notebooks/05_evaluation.ipynb"]
 OTHER_SCORES = {
     ("inference.md", "A sequence missing"): "patients who lack a sequence",
     ("inference.md", "From scan to labels"): "windows of other sizes",
+    ("inference.md", "Raw scans"): "scans that `prepare` prepared",
     ("phantom.md", "What helped"): "trainings before the bundled weights",
     ("phantom.md", "Fine-tuning on few patients"): "other weights",
     ("05_evaluation.ipynb", "On your own"): "phantoms",
 }
 """Sections whose scores are not those of the pretrained network on patients, and whose they are."""
-TREES = re.findall(r"```text\n(\S+)/\n([^`]*)```\n\nIt prints: `([^`]*)`", INPUTS)
+LAYOUTS = (REPOSITORY / "docs/collections.md").read_text()
+TREES = re.findall(r"^\| [^|]+ \| `(\S+)/` \| ([^|]+) \| `([^`|]*)` \|$", LAYOUTS, re.MULTILINE)
 
 
 def read_prose(path):
@@ -57,9 +59,15 @@ def test_a_lone_word_in_capitals_and_a_marker_are_placeholders_but_a_file_name_i
     assert find_placeholders("A `DIR`, MRI and\nRAS.") == []
 
 
+def test_each_row_of_the_layouts_is_tested():
+    (layouts,) = [text for heading, text in split_sections(LAYOUTS) if heading == "Layouts"]
+    rows = [line for line in layouts.splitlines() if line.startswith("| ")]
+    assert len(rows) - 1 == len(TREES) > 0
+
+
 def list_files(tree):
-    """Paths of a tree, with `{a,b}` spelt out."""
-    for line in tree.split():
+    """Paths of a cell of the table, with `{a,b}` spelt out."""
+    for line in re.findall(r"`([^`]+)`", tree):
         parts = [part.split(",") for part in re.split(r"[{}]", line)]
         yield from map("".join, product(*parts))
 
@@ -83,7 +91,7 @@ def test_a_folder_that_looks_as_the_docs_show_is_found_with_the_line_they_give(n
         (folder / file).write_text(json.dumps(describe(files)) if file == "dataset.json" else "")
     schema = None if "dataset.json" in files else SCHEMAS[re.search(r"numbered as (\w+)", said)[1]]
     find_cases(folder, schema=schema)
-    assert capsys.readouterr().out.strip().endswith(said)
+    assert capsys.readouterr().out.strip().endswith(f"{name}: {said}")
 
 
 def test_the_table_of_numberings_is_that_of_the_library():
