@@ -49,6 +49,26 @@ def test_local_links_of_the_docs_exist(path):
     assert not [target for target in local if not (path.parent / target).exists()]
 
 
+def find_anchors(path):
+    """What a link may name after `#` in a Markdown file: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ +(.+)$", path.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("path", [*TEXTS, CARD, REPOSITORY / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_the_section_that_a_link_names_exists(path):
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", read_prose(path))
+    assert not [link for link in links if link[1] not in find_anchors(path.parent / link[0] if link[0] else path)]
+
+
+def test_the_section_of_the_docs_that_code_names_exists():
+    code = "\n".join(path.read_text() for path in (REPOSITORY / "brats_utils").rglob("*.py"))
+    links = re.findall(r"docs/(\w+\.md)(?:#([\w-]+))?", code)
+    assert any(anchor for _, anchor in links)
+    for name, anchor in links:
+        assert not anchor or anchor in find_anchors(REPOSITORY / "docs" / name)
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_nothing_is_left_to_fill_in(path):
     assert not find_placeholders(read_prose(path)), "write it, or leave it out"
