@@ -1,4 +1,4 @@
-"""Public collections are read as their archives unpack them; each row of the table in docs/inference.md has a tree here."""
+"""Public collections are read as their archives unpack them; each row of the table in docs/collections.md has a tree here."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.labels import BRATS_2021, BRATS_2023, MSD, SCORED, WHOLE_TUMOUR, LabelError
 
-INPUTS = (Path(__file__).resolve().parents[1] / "docs/inference.md").read_text()
+INPUTS = (Path(__file__).resolve().parents[1] / "docs/collections.md").read_text()
 ROWS = re.findall(r"^\| ([^|]+) \|[^|]*\|[^|]*\| `(\w+)` \| `evaluate --data (\S+) --schema (\w+)` \|", INPUTS, re.M)
 
 

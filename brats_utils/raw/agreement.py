@@ -28,7 +28,7 @@ def check_agreement(
         By channel the `overlap`, Dice before and after, where both brains are known; and doubts, a sentence each.
 
     Raises:
-        CaseError: the brains do not lie on each other: another patient, another body part, or a registration that failed.
+        CaseError: the brains are not aligned: another patient, another body part, or a registration that failed.
     """
     found: dict[str, dict[str, Any]] = {}
     doubts = []
