@@ -93,7 +93,7 @@ def plot_uncertainty(
     figure, axes = show_row(pictures, title=title, slice_idx=slice_idx, legend=ERROR_COLORS)
     unsure, head = (upright_slice(v.numpy(), slice_idx) for v in (uncertainty[region], (image != 0).any(0)))
     heat = axes[2].imshow(np.ma.masked_where((unsure < 0.02) | ~head, unsure), cmap="plasma", vmin=0, vmax=0.25)
-    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation of the probability")
+    figure.colorbar(heat, ax=axes[2], shrink=0.7, label="standard deviation")
     return figure
 
 
