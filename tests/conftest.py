@@ -83,7 +83,7 @@ def phantom_dir(shared_dir: Path) -> Path:
     from brats_utils.phantom.dataset import generate_dataset  # here, so that tests without data start without torch
 
     with FileLock(shared_dir / "phantom.lock"):  # the first process generates it, the others find it
-        return generate_dataset(shared_dir / "phantom", num_training=6, spacing_mm=4.0, seed=0)
+        return generate_dataset(shared_dir / "phantom/dataset", num_training=6, spacing_mm=4.0, seed=0)
 
 
 @pytest.fixture(scope="session")
