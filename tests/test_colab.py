@@ -128,7 +128,7 @@ def freeze(python):
     return set(run(python, "-m", "pip", "freeze", "--exclude-editable", "--disable-pip-version-check").splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 def test_all_notebooks_run_in_an_empty_folder_and_change_no_package(
     python, repository_url, tmp_path, capsys, monkeypatch
 ):
