@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import quick
 from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each, and in what they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
-pytest_plugins = ["quick"]
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 pytest.register_assert_rewrite("scans")  # so that its asserts show both sides, as those of tests do
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the tests that are not marked `slow`."""
+    config.pluginmanager.register(quick, "quick")
 
 
 @pytest.fixture(autouse=True)

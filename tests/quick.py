@@ -1,6 +1,6 @@
 """`make check` leaves out the tests marked `slow`. Every other one is watched: it must neither train nor start another Python.
 
-A plugin of pytest, loaded by `conftest.py`.
+A plugin of pytest, which `conftest.py` registers.
 """
 
 import os

@@ -85,6 +85,7 @@ def python(tmp_path_factory):
         "pip",
         "install",
         "--quiet",
+        "--no-compile",  # most modules are never imported
         "--disable-pip-version-check",
         "--constraint",
         folder / "pins.txt",
