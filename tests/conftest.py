@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import quick
 from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each, and in what they start
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
-pytest_plugins = ["quick"]
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 pytest.register_assert_rewrite("scans")  # so that its asserts show both sides, as those of tests do
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the tests that are not marked `slow`."""
+    config.pluginmanager.register(quick, "quick")
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +87,7 @@ def phantom_dir(shared_dir: Path) -> Path:
     from brats_utils.phantom.dataset import generate_dataset  # here, so that tests without data start without torch
 
     with FileLock(shared_dir / "phantom.lock"):  # the first process generates it, the others find it
-        return generate_dataset(shared_dir / "phantom", num_training=6, spacing_mm=4.0, seed=0)
+        return generate_dataset(shared_dir / "phantom/dataset", num_training=6, spacing_mm=4.0, seed=0)
 
 
 @pytest.fixture(scope="session")

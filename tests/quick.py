@@ -1,6 +1,6 @@
 """`make check` leaves out the tests marked `slow`. Every other one is watched: it must neither train nor start another Python.
 
-A plugin of pytest, loaded by `conftest.py`.
+A plugin of pytest, which `conftest.py` registers.
 """
 
 import os
@@ -30,12 +30,15 @@ def note_process(event: str, arguments: tuple) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where processes test side by side, let files of slow tests come first, so that all processes end together."""
+    """Where processes test side by side, let the longest files come first, so that all processes end together."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    tests = Counter(item.path for item in items)
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: slow[item.path] / tests[item.path], reverse=True)
+    minutes: Counter[Path] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("slow")
+        if mark is not None:
+            minutes[item.path] += mark.kwargs.get("minutes", 0.1)
+    items.sort(key=lambda item: minutes[item.path], reverse=True)
 
 
 def pytest_collection_finish() -> None:

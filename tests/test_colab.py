@@ -85,6 +85,7 @@ def python(tmp_path_factory):
         "pip",
         "install",
         "--quiet",
+        "--no-compile",  # most modules are never imported
         "--disable-pip-version-check",
         "--constraint",
         folder / "pins.txt",
@@ -128,7 +129,7 @@ def freeze(python):
     return set(run(python, "-m", "pip", "freeze", "--exclude-editable", "--disable-pip-version-check").splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 def test_all_notebooks_run_in_an_empty_folder_and_change_no_package(
     python, repository_url, tmp_path, capsys, monkeypatch
 ):

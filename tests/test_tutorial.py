@@ -38,6 +38,7 @@ def first_run(tmp_path_factory):
     return output_dir
 
 
+@pytest.mark.slow(minutes=3)
 def test_executed_notebooks_hold_figures_and_no_error(first_run):
     pictures = {}
     for name in NOTEBOOKS:
@@ -122,6 +123,7 @@ def copy_in_layout_of_brats(cases, folder):
     return folder
 
 
+@pytest.mark.slow(minutes=3)
 def test_every_notebook_takes_four_files_a_patient(phantom_dir, tmp_path):
     cases, output_dir = find_cases(phantom_dir)[:4], tmp_path / "run"
     data = copy_in_layout_of_brats(cases, tmp_path / "brats")

@@ -74,6 +74,7 @@ def test_scores_of_unknown_regions_are_no_numbers_and_count_nowhere():
     assert (alone["TC"]["dice"], alone["mean"]["dice"], alone["WT"]["dice"]) == (None, None, 1)
 
 
+@pytest.mark.slow
 def test_an_evaluation_scores_the_whole_tumour(evaluated):
     cases, out_dir = evaluated
     table, summary, calibration = read_evaluation(out_dir)
@@ -86,6 +87,7 @@ def test_an_evaluation_scores_the_whole_tumour(evaluated):
     assert "TC          -   not in these labels" in format_summary(summary)
 
 
+@pytest.mark.slow
 def test_the_report_of_such_an_evaluation_is_whole(evaluated):
     cases, out_dir = evaluated
     page = write_evaluation(out_dir, cases, title="EGD", schema=MSD).read_text()
