@@ -2,7 +2,7 @@
 
 Not part of a plain `make bench`: twelve heads in three slice thicknesses take about an hour on two cores. Heads of the raw
 phantom are moved by up to 20 mm and 15 degrees between the scans. Each is prepared twice: perfectly, with the true motions
-and the true brain in one interpolation, and by `raw.preparation.prepare_patient`. The network in the box segments both, and
+and the true brain in one interpolation, and by `raw.preparation.prepare_patient`. The pretrained network segments both, and
 both are scored against the true labels. What is finished is kept in runs/bench/raw.json and not done again.
 
 `--real FOLDER` does it for the raw patient TCGA-FG-6692 in a folder like `../shared/real`: its brain against HD-BET's masks,

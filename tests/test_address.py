@@ -143,3 +143,9 @@ def test_make_hands_it_over_as_it_was_typed(copy, repo, code):
     assert ("every link leads to https://github.com/ann/brats now" in done.stdout) == (code == 0)
     assert ("error: REPO: found 'ann/brats; touch broken'" in done.stderr) == (code != 0)
     assert not (copy / "broken").exists()
+
+
+def test_until_there_is_an_address_both_readmes_say_how_to_do_without(address):
+    if read_present(address, REPOSITORY).startswith("OWNER/"):
+        for name in ("README.md", "README.ja.md"):
+            assert address.NOTE.search((REPOSITORY / name).read_text())
