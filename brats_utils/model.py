@@ -133,9 +133,9 @@ def can_train(device: str) -> bool:
 def choose_precision(device: torch.device) -> torch.dtype:
     """Pick the dtype for `torch.autocast`: bfloat16 where the hardware has it, float16 on older GPUs, float32 for none.
 
-    A CPU is timed on one convolution: with bfloat16 units it is 2 to 5 times faster, without them
-    the same code is slower, and no flag tells it portably. On one thread, and by the least disturbed of many timings:
-    other work on the machine must not change what is chosen.
+    A CPU is timed on one convolution: with bfloat16 units it is 2 to 5 times faster, without them the same code is slower,
+    and no flag tells it portably. On one thread, and by the least disturbed of many timings: other work on the machine must
+    not change what is chosen. Where float32 seems faster, it is timed once more.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
@@ -143,15 +143,21 @@ def choose_precision(device: torch.device) -> torch.dtype:
         return torch.float32
     layer = nn.Conv3d(16, 16, 3, padding=1)
     image = torch.zeros(2, 16, 24, 24, 24)  # two: see WINDOWS_AT_ONCE
-    seconds = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    has_units = any(_is_bfloat16_faster(layer, image) for _ in range(2))
+    torch.set_num_threads(threads)
+    return torch.bfloat16 if has_units else torch.float32
+
+
+def _is_bfloat16_faster(layer: nn.Module, image: torch.Tensor) -> bool:
+    """Time a layer on the CPU in float32 and in bfloat16."""
+    seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             layer(image)
             seconds[dtype] = min(repeat(lambda: layer(image), number=1, repeat=20))
-    torch.set_num_threads(threads)
-    return torch.bfloat16 if seconds[torch.float32] > 1.3 * seconds[torch.bfloat16] else torch.float32
+    return seconds[torch.float32] > 1.3 * seconds[torch.bfloat16]
 
 
 def choose_layout(device: torch.device, precision: torch.dtype) -> torch.memory_format:
