@@ -17,8 +17,9 @@ from brats_utils.patients.prediction import predict_each, predict_patient, refus
 from brats_utils.raw.channels import choose_channels
 from brats_utils.raw.dicom_seg import write_dicom_seg
 from brats_utils.raw.grid import array_of
-from brats_utils.raw.preparation import LAST, Preparation, list_homes, prepare_patient
+from brats_utils.raw.preparation import LAST, Preparation, prepare_patient
 from brats_utils.raw.series import RawScan, Series
+from brats_utils.raw.several import list_homes
 
 
 def predict_raw_patient(
