@@ -33,7 +33,7 @@ WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), *NATIVE, "preview.png", "p
 """Files of a patient; the last one says that the others are whole."""
 
 More = Callable[[Prediction, Path], dict[str, Any]]
-"""Writes more into a folder, and gives what to change in the content of `prediction.json`."""
+"""Writes more into a folder, and gives what to change in the content of `prediction.json`; its warnings are added."""
 
 REMOVED = ("removed_ml", "removed_ET_ml")
 COLUMNS = (
@@ -103,7 +103,9 @@ def predict_patient(
         made = Path(folder)
         for kind, (volume, slope) in volumes.items():
             save_volume(volume.byte(), made / f"{kind}.nii.gz", like=scan.reference, slope=slope)
-        content |= more(prediction, made) if more else {}
+        added = more(prediction, made) if more else {}
+        warnings = dict.fromkeys([*added.get("warnings", []), *content["warnings"]])  # once each
+        content |= added | {"warnings": list(warnings)}
         (made / "preview.png").write_bytes(render_png(plot_prediction(image, regions, title=case.case_id)))
         write_text(made / "prediction.json", json.dumps(content, indent=1))
         publish(made, out_dir, names=WRITTEN)
