@@ -9,6 +9,7 @@ from raw_heads import make_grid, make_motion, sample_head, write_dicom, write_en
 
 from brats_utils.cases.case import CaseError
 from brats_utils.raw.dicom import NOBODY, PatientKey
+from brats_utils.raw.inputs import doubt_body_parts, read_scans
 from brats_utils.raw.series import list_series, read_series
 
 
@@ -108,3 +109,20 @@ def test_patients_are_told_apart_and_not_told(head, tmp_path):
     assert nobody.patient == NOBODY
     assert "Doe" not in repr(jane)
     assert isinstance(jane.patient, PatientKey)
+
+
+def test_scans_of_two_patients_are_refused_without_their_names(head, tmp_path):
+    scans = {
+        channel: write_dicom(head * factor, tmp_path / channel, SeriesDescription=f"AX {channel}", PatientID=number)
+        for channel, factor, number in (("FLAIR", 1, "17"), ("T1w", 2, "17"), ("T2w", 3, "18"))
+    }
+    with pytest.raises(CaseError, match=r"DICOM headers of two patients in FLAIR \(AX FLAIR\) and T2w") as refusal:
+        read_scans(scans)
+    assert not any(secret in str(refusal.value) for secret in ("17", "18", "Doe"))
+
+
+def test_another_body_part_in_the_header_is_warned_of(head, tmp_path):
+    folder = write_dicom(head, tmp_path / "knee", SeriesDescription="AX T1", BodyPartExamined="KNEE")
+    (series,) = list_series(folder)
+    (doubt,) = doubt_body_parts({"T1w": read_series(series)})
+    assert doubt.startswith("T1w: the DICOM header calls it a scan of KNEE, expected a head.")
