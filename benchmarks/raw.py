@@ -6,7 +6,9 @@ and the true brain in one interpolation, and by `raw.preparation.prepare_patient
 both are scored against the true labels. What is finished is kept in runs/bench/raw.json and not done again.
 
 `--real FOLDER` does it for the raw patient TCGA-FG-6692 in a folder like `../shared/real`: its brain against HD-BET's masks,
-its regions against the vote of five algorithms, after the vote's scans were registered to the prepared ones.
+its regions against the vote of five algorithms, after the vote's scans were registered to the prepared ones. With
+`--pictures docs/images` it draws instead that patient's preparation and his labels on the raw scans (CC BY 3.0, The Cancer
+Imaging Archive, TCGA-LGG).
 """
 
 import argparse
@@ -34,8 +36,11 @@ from brats_utils.paths import write_text
 from brats_utils.phantom.raw import RawPatient, apply, generate_raw_patient, to_sitk
 from brats_utils.post_processing import threshold_probabilities
 from brats_utils.raw.agreement import measure_overlap
+from brats_utils.raw.native import predict_raw_patient
 from brats_utils.raw.preparation import Preparation, prepare_patient
 from brats_utils.raw.registration import register
+from brats_utils.raw.views import plot_raw
+from brats_utils.report.drawing import render_png
 from brats_utils.saving.checkpoints import PRETRAINED, load_checkpoint
 
 HEADS = 12
@@ -198,13 +203,34 @@ def measure_real(folder: Path) -> None:
     )
 
 
+def draw_real(folder: Path, out_dir: Path) -> None:
+    """Draw `preparation.png` and `native_labels.png` of the raw patient, and of no other: his licence allows it."""
+    scans = {channel: folder / f"raw/TCGA-FG-6692/{name}.nii.gz" for channel, name in RAW_NAMES.items()}
+    made = FOLDER / "raw/pictures"
+    predict_raw_patient(build_predictor([load_checkpoint(PRETRAINED)]), scans, made, overwrite=True)
+    labels = {channel: sitk.ReadImage(str(made / f"native/{FILE_NAMES[channel]}.nii.gz")) for channel in CHANNELS}
+    figure = plot_raw({channel: sitk.ReadImage(str(path)) for channel, path in scans.items()}, labels)
+    pictures = {
+        "native_labels.png": render_png(figure),
+        "preparation.png": (made / "prepared/preparation.png").read_bytes(),
+    }
+    for name, content in pictures.items():
+        (out_dir / name).write_bytes(content)
+        print(f"{out_dir / name}: {len(content) / 1000:.0f} kB")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=int, default=HEADS, help="how many phantoms")
     parser.add_argument("--slices", type=float, nargs="+", default=SLICES_MM, help="thicknesses in mm")
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="the raw patient of such a folder instead")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="with --real: draw it for the docs, into this folder"
+    )
     args = parser.parse_args()
-    if args.real:
+    if args.pictures and args.real:
+        draw_real(args.real, args.pictures)
+    elif args.real:
         measure_real(args.real)
     else:
         main(args.heads, tuple(args.slices))

@@ -1,12 +1,13 @@
 """Heads for the tests of raw scans: a formula, so that any grid can sample it wherever the head lies."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 BRAIN_MM = (68.0, 84.0, 62.0)
 HEAD_MM = (80.0, 98.0, 78.0)
@@ -133,6 +134,39 @@ def write_dicom(image, folder, *, syntax=ExplicitVRLittleEndian, leave_out=(), *
             setattr(file, name, value)
         _save(file, folder / f"{100 - index:03d}.dcm", syntax)  # names against the order of the slices
     return folder
+
+
+def write_enhanced(image, path, *, order=None, **tags):
+    """Write a scan as one enhanced MR file, its frames in any order; gives the folder."""
+    folder = write_dicom(image, path.parent / f".{path.stem}", **tags)
+    slices = sorted(folder.iterdir(), reverse=True)  # the lowest first
+    files = [pydicom.dcmread(slices[index]) for index in (order or range(len(slices)))]
+    whole = Dataset()
+    whole.update(files[0])
+    whole.file_meta = files[0].file_meta
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+    whole.NumberOfFrames = len(files)
+    whole.PerFrameFunctionalGroupsSequence = [_describe_frame(file) for file in files]
+    measures = Dataset()
+    measures.PixelSpacing, measures.SliceThickness = files[0].PixelSpacing, files[0].SliceThickness
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [measures]
+    whole.SharedFunctionalGroupsSequence = [shared]
+    for word in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        del whole[word]
+    whole.PixelData = b"".join(file.PixelData for file in files)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, whole, enforce_file_format=True)
+    shutil.rmtree(folder)
+    return path.parent
+
+
+def _describe_frame(file):
+    place, direction, frame = Dataset(), Dataset(), Dataset()
+    place.ImagePositionPatient = file.ImagePositionPatient
+    direction.ImageOrientationPatient = file.ImageOrientationPatient
+    frame.PlanePositionSequence, frame.PlaneOrientationSequence = [place], [direction]
+    return frame
 
 
 def _save(file, path: Path, syntax):

@@ -84,11 +84,15 @@ def test_volumes_are_those_of_the_raw_reference(preparation, prediction, tmp_pat
 
 def test_one_command_goes_from_raw_scans_to_labels_on_them(scans, checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("brats_utils.raw.preparation.register", lambda fixed, _: stay(fixed))
-    monkeypatch.setattr("brats_utils.raw.preparation.check_agreement", lambda *_, **__: ({}, []))
+    monkeypatch.setattr("brats_utils.raw.preparation.check_agreement", lambda *_, **__: ({}, ["FLAIR: look at it."]))
     named = [part for name, path in scans.items() for part in (f"--{FILE_NAMES[name]}", str(path))]
     main(["predict", "--raw", *named, "--out", str(tmp_path / "out"), "--checkpoint", str(checkpoint), "--no-flips"])
     content = json.loads((tmp_path / "out/prediction.json").read_text())
     assert content["volumes_grid"] == "native/t1gd.nii.gz"
+    told = " ".join(content["warnings"])
+    assert told.count("FLAIR: look at it.") == 1  # of the preparation
+    assert told.count("T2w is missing. It shows fluid best") == 1  # of the prediction
+    assert len(set(content["warnings"])) == len(content["warnings"])
     assert (tmp_path / "out/prepared/preparation.json").is_file()
     assert (tmp_path / "out/native/segmentation.dcm").is_file()
     assert nib.load(tmp_path / "out/native/flair.nii.gz").shape == nib.load(scans["FLAIR"]).shape

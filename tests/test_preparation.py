@@ -13,8 +13,9 @@ from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import read_case
 from brats_utils.labels import CHANNELS, FILE_NAMES
-from brats_utils.raw.preparation import WRITTEN, prepare_patient, prepare_patients
+from brats_utils.raw.preparation import WRITTEN, prepare_patient
 from brats_utils.raw.registration import stay
+from brats_utils.raw.several import prepare_patients
 
 pytestmark = pytest.mark.slow
 

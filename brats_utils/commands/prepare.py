@@ -7,8 +7,9 @@ from pathlib import Path
 from brats_utils.cases.case import CaseError
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.raw.channels import choose_channels
-from brats_utils.raw.preparation import Preparation, prepare_patient, prepare_patients
+from brats_utils.raw.preparation import Preparation, prepare_patient
 from brats_utils.raw.series import Series
+from brats_utils.raw.several import prepare_patients
 
 WAYS = (
     "Expected --flair, --t1, --t1gd, --t2 (NIfTI files or folders of a DICOM series; one may be missing), or --patient with the "

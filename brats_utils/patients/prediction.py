@@ -35,7 +35,7 @@ WRITTEN = (*(f"{kind}.nii.gz" for kind in PREDICTED), *NATIVE, "preview.png", "p
 """Files of a patient; the last one says that the others are whole."""
 
 More = Callable[[Prediction, Path], dict[str, Any]]
-"""Writes more into a folder, and gives what to change in the content of `prediction.json`."""
+"""Writes more into a folder, and gives what to change in the content of `prediction.json`; its warnings are added."""
 
 REMOVED = ("removed_ml", "removed_ET_ml")
 COLUMNS = (
@@ -83,7 +83,9 @@ def predict_patient(
         made = Path(folder)
         write_volumes(prediction, made, like=scan.reference)
         if more:
-            content |= more(prediction, made)
+            added = more(prediction, made)
+            warnings = [*added.pop("warnings", []), *content["warnings"]]
+            content = content | added | {"warnings": list(dict.fromkeys(warnings))}  # once each
         image = reorient_volume(scan.image, scan.image.affine)
         regions = reorient_volume(prediction.regions, scan.image.affine)
         preview = plot_prediction(image, regions, title=case.case_id)

@@ -73,7 +73,7 @@ def find_brains(images: Mapping[str, sitk.Image], *, given: tuple[str, sitk.Imag
 
     Raises:
         CaseError: `deepbet` is needed and not installed.
-        NoBrain: there is none in the scan that all depends on.
+        NoBrain: there is none in the scan that all depends on, or what was found is too small or too large for one.
     """
     stripped = frozenset(name for name, image in images.items() if is_stripped(image))
     source = given[0] if given else next(name for name in BEST_FIRST if name in images)
@@ -93,11 +93,23 @@ def find_brains(images: Mapping[str, sitk.Image], *, given: tuple[str, sitk.Imag
                 raise
     if given:
         masks[source] = given[1]
+    elif source not in stripped:
+        _check_volume(masks[source], source)
     if stripped:
         doubts.append(f"Found no skull in {', '.join(sorted(stripped))}; taken as stripped, and left as they are.")
     if source != BEST_FIRST[0] and not given and source not in stripped:
         doubts.append(f"{BEST_FIRST[0]} is missing, so the brain was looked for in {source}, which is less certain.")
     return Brains(masks, source, stripped, tuple(doubts))
+
+
+def _check_volume(mask: sitk.Image, name: str) -> None:
+    least, most = BRAIN_ML
+    found = measure_ml(mask)
+    if not least <= found <= most:
+        raise NoBrain(
+            f"{name}: found a brain of {found:.0f} mL, expected {least} to {most} mL. Is this a scan of a head, and of the whole "
+            "of it? If it is, give the brain with --brain-mask."
+        )
 
 
 def read_brain_mask(path: Path, images: Mapping[str, sitk.Image]) -> tuple[str, sitk.Image]:

@@ -4,6 +4,7 @@ import locale
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 
 from brats_utils.cases.case import CaseError
 from brats_utils.paths import display_path
+from brats_utils.raw.frames import check_stack, read_frames
 
 WORDS = {
     "SeriesDescription": "0008|103e",
@@ -22,29 +24,51 @@ WORDS = {
     "InversionTime": "0018|0082",
     "ImageType": "0008|0008",
     "NumberOfFrames": "0028|0008",
+    "BodyPartExamined": "0018|0015",
 }
 """What says how a scan was taken, and nothing of whom. Source: DICOM PS3.6, the data dictionary."""
 
 SERIES, MODALITY, POSITION, ORIENTATION = "0020|000e", "0008|0060", "0020|0032", "0020|0037"
 ROWS, COLUMNS, SAMPLES = "0028|0010", "0028|0011", "0028|0002"
+PATIENT_NAME, PATIENT_ID = "0010|0010", "0010|0020"
 
 MR_STORAGE = b"1.2.840.10008.5.1.4.1.1.4"
 """In the first bytes of every MR image, plain or enhanced. Source: DICOM PS3.4, annex B.5."""
 
-MAX_UNEVEN = 0.1
-"""Share of the usual gap by which one may differ: scanners round positions."""
+
+@dataclass(frozen=True)
+class PatientKey:
+    """Who lies in a scan, to be compared and never told: numbers of Python's `hash`, which differ in each process."""
+
+    name: int | None  # None where the header has none, as after anonymisation
+    number: int | None
+
+    def differs_from(self, other: "PatientKey") -> bool:
+        """Whether both are surely two people: by their number, or by their name where one has no number."""
+        if self.number is not None and other.number is not None:
+            return self.number != other.number
+        return self.name is not None and other.name is not None and self.name != other.name
 
 
-def sort_files(paths: Iterable[Path]) -> list[tuple[tuple[Path, ...], dict[str, str]]]:
-    """Group the MR images among files into scans, by series, orientation, size and echo.
+NOBODY = PatientKey(None, None)
+
+
+@dataclass(frozen=True)
+class DicomScan:
+    """The files of one scan."""
+
+    files: tuple[Path, ...]  # sorted along the normal of the slices
+    words: dict[str, str]  # what they say in `WORDS`
+    patient: PatientKey
+
+
+def sort_files(paths: Iterable[Path]) -> list[DicomScan]:
+    """Group the MR images among files into scans, by series, orientation, size and echo; a file of many frames is one.
 
     Other files, DICOM or not, are passed over: text, reports, segmentations, pictures in colour.
 
     Raises:
         CaseError: one of them is damaged.
-
-    Returns:
-        For each scan its files, sorted along the normal of the slices, and what they say in `WORDS`.
     """
     groups: dict[tuple[str, ...], list[tuple[float, Path, dict[str, str]]]] = defaultdict(list)
     for path in paths:
@@ -52,7 +76,8 @@ def sort_files(paths: Iterable[Path]) -> list[tuple[tuple[Path, ...], dict[str, 
         if tags.get(MODALITY) != "MR" or tags.get(SAMPLES, "1") != "1" or ROWS not in tags:
             continue
         orientation = [round(float(part), 2) + 0.0 for part in tags.get(ORIENTATION, "1\\0\\0\\0\\1\\0").split("\\")]
-        key = (tags[SERIES], str(orientation), tags[ROWS], tags[COLUMNS], tags.get(WORDS["EchoTime"], ""))
+        alone = str(path) if int(tags.get(WORDS["NumberOfFrames"]) or 1) > 1 else ""
+        key = (tags[SERIES], str(orientation), tags[ROWS], tags[COLUMNS], tags.get(WORDS["EchoTime"], ""), alone)
         place = np.array(tags.get(POSITION, "0\\0\\0").split("\\"), dtype=float)
         normal = np.cross(orientation[:3], orientation[3:])
         groups[key].append((float(normal @ place), path, tags))
@@ -61,8 +86,14 @@ def sort_files(paths: Iterable[Path]) -> list[tuple[tuple[Path, ...], dict[str, 
         slices.sort(key=lambda one: (one[0], one[1]))
         tags = slices[0][2]
         words = {name: tags[tag].strip() for name, tag in WORDS.items() if tags.get(tag, "").strip()}
-        scans.append((tuple(path for _, path, _ in slices), words))
+        scans.append(DicomScan(tuple(path for _, path, _ in slices), words, _tell_patient(tags)))
     return scans
+
+
+def _tell_patient(tags: dict[str, str]) -> PatientKey:
+    name = " ".join(tags.get(PATIENT_NAME, "").replace("^", " ").lower().split())
+    number = tags.get(PATIENT_ID, "").strip().lower()
+    return PatientKey(hash(name) if name else None, hash(number) if number else None)
 
 
 def read_files(files: Sequence[Path]) -> sitk.Image:
@@ -72,9 +103,22 @@ def read_files(files: Sequence[Path]) -> sitk.Image:
         CaseError: files that cannot be decoded, a slice that is missing or there twice, slices that are shifted sideways, or
             several volumes in one file.
     """
+    if len(files) == 1:
+        return read_frames(files[0], _read_pixels(files))
     folder = display_path(files[0].parent)
-    if len(files) > 1:
-        _check_gaps(files, folder)
+    tags = [_read_tags(path) for path in files]
+    if any(POSITION not in one or ORIENTATION not in one for one in tags):
+        raise CaseError(
+            f"{folder}: found slices that do not say where they lie, expected Image Position and Orientation. Export it again."
+        )
+    places = np.array([one[POSITION].split("\\") for one in tags], dtype=float)
+    orientation = np.array(tags[0][ORIENTATION].split("\\"), dtype=float)
+    check_stack(places, orientation, folder)
+    return _read_pixels(files)
+
+
+def _read_pixels(files: Sequence[Path]) -> sitk.Image:
+    folder = display_path(files[0].parent)
     try:
         with _quiet():
             image = sitk.ReadImage([str(path) for path in files] if len(files) > 1 else str(files[0]), sitk.sitkFloat32)
@@ -87,38 +131,6 @@ def read_files(files: Sequence[Path]) -> sitk.Image:
     if image.GetDimension() != 3:
         raise CaseError(f"{folder}: found {image.GetDimension()} axes, expected 3. Export one volume of the series.")
     return image
-
-
-def _check_gaps(files: Sequence[Path], folder: str) -> None:
-    """Refuse what would make a scan of wrong geometry."""
-    tags = [_read_tags(path) for path in files]
-    if any(POSITION not in one or ORIENTATION not in one for one in tags):
-        raise CaseError(
-            f"{folder}: found slices that do not say where they lie, expected Image Position and Orientation. Export it again."
-        )
-    places = np.array([one[POSITION].split("\\") for one in tags], dtype=float)
-    orientation = np.array(tags[0][ORIENTATION].split("\\"), dtype=float)
-    steps = np.diff(places, axis=0)
-    gaps = steps @ np.cross(orientation[:3], orientation[3:])
-    usual = float(np.median(gaps))
-    if gaps.min() < 0.01:
-        raise CaseError(
-            f"{folder}: found {len(files)} slices, {int((gaps < 0.01).sum())} of them at the place of another, expected one at "
-            "each: several echoes, phases or copies in one series. Keep the files of one."
-        )
-    uneven = np.flatnonzero(np.abs(gaps - usual) > MAX_UNEVEN * usual)
-    if len(uneven):
-        first = int(uneven[0])
-        raise CaseError(
-            f"{folder}: found {gaps[first]:.1f} mm between slices {first + 1} and {first + 2} of {len(files)}, expected "
-            f"{usual:.1f} mm as between the others. A slice is missing; copy the series again."
-        )
-    sideways = np.linalg.norm(steps - gaps[:, None] * np.cross(orientation[:3], orientation[3:]), axis=1)
-    if sideways.max() > MAX_UNEVEN * usual:
-        raise CaseError(
-            f"{folder}: found slices shifted sideways by {sideways.max():.1f} mm each, as with a tilted gantry, expected a "
-            "straight stack. Convert it with dcm2niix, which straightens it."
-        )
 
 
 def _read_tags(path: Path) -> dict[str, str]:

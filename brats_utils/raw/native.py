@@ -19,8 +19,9 @@ from brats_utils.post_processing import threshold_probabilities
 from brats_utils.raw.channels import choose_channels
 from brats_utils.raw.dicom_seg import write_dicom_seg
 from brats_utils.raw.grid import array_of
-from brats_utils.raw.preparation import LAST, Preparation, list_homes, prepare_patient
+from brats_utils.raw.preparation import LAST, Preparation, prepare_patient
 from brats_utils.raw.series import RawScan, Series
+from brats_utils.raw.several import list_homes
 
 
 def predict_raw_patient(
@@ -70,18 +71,18 @@ def write_native(
 ) -> dict[str, Any]:
     """Write the labels on every raw scan into `folder`/native; gives what this changes in `prediction.json`."""
     (folder / "native").mkdir()
-    sought = [not np.isnan(prediction.volumes_ml[region.name]) for region in REGIONS]
+    segmented = [not np.isnan(prediction.volumes_ml[region.name]) for region in REGIONS]
     volumes: dict[str, dict[str, float]] = {}
     warnings = list(preparation.content["warnings"])
     for channel, scan in preparation.scans.items():
         probabilities = carry_back(prediction.probabilities, preparation, channel)
         voxel_ml = float(np.prod(scan.image.GetSpacing())) / 1000
-        _, regions = threshold_probabilities(probabilities, sought, voxel_ml=voxel_ml, keep_small=keep_small)
+        _, regions = threshold_probabilities(probabilities, segmented, voxel_ml=voxel_ml, keep_small=keep_small)
         labels = regions_to_labels(regions, schema)
         write_labels(labels, folder / f"native/{FILE_NAMES[channel]}.nii.gz", scan=scan)
         if channel == preparation.reference and scan.series.files:
             warnings += _write_segmentation(regions, folder / "native/segmentation.dcm", files=scan.series.files)
-        amounts = zip(REGIONS, regions.flatten(1).sum(1).tolist(), sought, strict=True)
+        amounts = zip(REGIONS, regions.flatten(1).sum(1).tolist(), segmented, strict=True)
         volumes[channel] = {r.name: count * voxel_ml if looked_for else np.nan for r, count, looked_for in amounts}
     return {
         "volumes_ml": round_numbers(volumes[preparation.reference]),

@@ -6,30 +6,26 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import SimpleITK as sitk
-from tqdm import tqdm
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.checks import find_warnings
 from brats_utils.labels import CHANNELS, FILE_NAMES
-from brats_utils.paths import display_path, publish, replacing, write_text
+from brats_utils.paths import display_path, publish, write_text
 from brats_utils.patients.prediction import refuse_earlier
 from brats_utils.raw.agreement import check_agreement
 from brats_utils.raw.brain import find_brains, read_brain_mask
-from brats_utils.raw.channels import choose_channels, choose_series
 from brats_utils.raw.grid import SPACING_MM, array_of, build_grid, crop_to
+from brats_utils.raw.inputs import doubt_body_parts, read_scans
 from brats_utils.raw.picture import plot_preparation
 from brats_utils.raw.registration import Registration, register, stay
-from brats_utils.raw.series import RawScan, Series, read_series
+from brats_utils.raw.series import RawScan, Series
 from brats_utils.report.drawing import render_png
-from brats_utils.transforms import explain_failure
 
 LAST = "preparation.json"
 """The file that says that the others are whole."""
@@ -74,13 +70,13 @@ def prepare_patient(
         overwrite: replace an earlier preparation, and any other file of these names.
 
     Raises:
-        CaseError: see `choose_series` and `read_series`; two scans are missing, one is given twice, one is of another head or
-            of none, no brain is found, or `out_dir` holds a file of these names already.
+        CaseError: see `read_scans`; one is of another head or of none, no brain is found, or `out_dir` holds a file of these
+            names already.
     """
     started = time.monotonic()
     if not overwrite:
         refuse_earlier(out_dir, written=WRITTEN, kind="preparation")
-    raw = _read_scans(scans)
+    raw = read_scans(scans)
     _keep_sources([*(scan.series.path for scan in raw.values()), *([brain_mask] if brain_mask else [])], out_dir)
     reference = "T1gd" if "T1gd" in raw else next(iter(raw))
     given = read_brain_mask(brain_mask, {name: scan.image for name, scan in raw.items()}) if brain_mask else None
@@ -95,7 +91,12 @@ def prepare_patient(
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
     prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
-    warnings = [*brains.warnings, *doubts, *find_warnings(values, list(raw), spacing_mm=[SPACING_MM] * 3)]
+    warnings = [
+        *doubt_body_parts(raw),
+        *brains.warnings,
+        *doubts,
+        *find_warnings(values, list(raw), spacing_mm=[SPACING_MM] * 3),
+    ]
     content: dict[str, Any] = {
         "reference": reference,
         "spacing_mm": SPACING_MM,
@@ -125,59 +126,6 @@ def prepare_patient(
     return Preparation(out_dir, raw, registrations, reference, brain, content)
 
 
-def prepare_patients(folder: Path, out_dir: Path, *, overwrite: bool = False) -> pd.DataFrame:
-    """Prepare every patient of a folder, each in a sub-folder, as `prepare_patient` does; one that cannot be is listed with the reason.
-
-    `out_dir` gets a folder a patient, and `preparations.csv`.
-
-    Returns:
-        A row a patient: `patient`, `status` (ok, warning, failed, or earlier for one that was prepared before),
-        `brain_ml`, `seconds`, `reason`.
-
-    Raises:
-        CaseError: there is no sub-folder.
-    """
-    homes = list_homes(folder)
-    rows: list[dict[str, Any]] = []
-    try:
-        for home in tqdm(homes, desc="Patients", unit="patient"):
-            rows.append({"patient": home.name, **_prepare_row(home, out_dir / home.name, overwrite=overwrite)})
-    finally:  # a folder may take hours: what was done before Ctrl-C is listed too
-        table = pd.DataFrame(rows, columns=["patient", "status", "brain_ml", "seconds", "reason"])
-        if rows:
-            with replacing(out_dir / "preparations.csv") as temporary:
-                table.to_csv(temporary, index=False)
-    return table
-
-
-def list_homes(folder: Path) -> list[Path]:
-    """The folders of the patients in a folder.
-
-    Raises:
-        CaseError: there is none.
-    """
-    homes = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
-    if not homes:
-        raise CaseError(
-            f"{display_path(folder)}: found no folder in it, expected one for each patient. A single one is named with --patient."
-        )
-    return homes
-
-
-def _prepare_row(home: Path, out_dir: Path, *, overwrite: bool) -> dict[str, Any]:
-    """Prepare a patient who is not done yet; a row of `prepare_patients`, also where that fails."""
-    try:
-        if (out_dir / LAST).exists() and not overwrite:
-            content, status = json.loads((out_dir / LAST).read_text(encoding="utf-8")), "earlier"
-        else:
-            content = prepare_patient(choose_channels(home), out_dir, overwrite=overwrite).content
-            status = "warning" if content["warnings"] else "ok"
-        reason = " ".join(content["warnings"])
-        return {"status": status, "brain_ml": content["brain_ml"], "seconds": content["seconds"], "reason": reason}
-    except (ValueError, KeyError, OSError, RuntimeError, MemoryError) as error:
-        return {"status": "failed", "reason": explain_failure(error)}
-
-
 def _keep_sources(sources: Sequence[Path], out_dir: Path) -> None:
     """Refuse to write over what is read."""
     written = {(out_dir / name).resolve() for name in WRITTEN}
@@ -187,26 +135,6 @@ def _keep_sources(sources: Sequence[Path], out_dir: Path) -> None:
                 f"{display_path(source)}: found a raw scan where a prepared one of this name would be written, expected another "
                 "folder. Choose one for --out."
             )
-
-
-def _read_scans(scans: Mapping[str, Path | Series]) -> dict[str, RawScan]:
-    """Read what is there, in the order of `CHANNELS`, and refuse one scan given twice."""
-    missing = [name for name in CHANNELS if name not in scans]
-    if len(missing) > 1:
-        raise CaseError(
-            f"Found no {' and no '.join(missing)} among the scans, expected {', '.join(CHANNELS)}, of which one may be missing."
-        )
-    chosen = {name: scans[name] for name in CHANNELS if name in scans}
-    series = {name: one if isinstance(one, Series) else choose_series(one, name) for name, one in chosen.items()}
-    raw = {name: read_series(one) for name, one in series.items()}
-    for (one, scan), (other, copy) in combinations(raw.items(), 2):
-        values, others = (sitk.GetArrayViewFromImage(each.image) for each in (scan, copy))
-        if np.array_equal(values, others):
-            raise CaseError(
-                f"Found the same voxels in {one} ({scan.series.name}) and {other} ({copy.series.name}), expected two scans. "
-                "Check what you named."
-            )
-    return raw
 
 
 def _register(

@@ -13,15 +13,17 @@ LEVELS_MM = (4.0, 2.0, 1.0)
 BINS = 32
 """Of the joint histogram. Source: Mattes 2003 takes 32 to 50 (PET-CT image registration, IEEE TMI 22:120)."""
 
-SAMPLING = 0.2
-"""Share of the voxels that the metric looks at."""
-
-MAX_SAMPLES = 150_000
-"""A fifth of a scan of 1 mm would be two millions, and nothing more exact for it."""
+MAX_SAMPLES = 50_000
+"""Voxels that the metric looks at, spread evenly. With 150,000 two heads of the raw phantom were .08 and .11 mm off, with
+50,000 .07 and .12; with a fifth of the voxels of coarse scans, 15,000, a head of the tests was 1.6 instead of .5 mm off."""
 
 RELAXATION = 0.8
 """What a step shrinks to where the gradient turns. At SimpleITK's .5, and with steps of 1 mm at all levels, heads of the
 tests stopped up to 10 mm off; at .8, and half a voxel, three motions were within about 1 mm. On a real patient both agree."""
+
+LAST_STEP = 0.001
+"""In voxels of a level: where a smaller step would be next, the search ends. At .005 a head of the tests in slices of 5.5 mm
+stopped 5 mm off, at .001 about 1."""
 
 SEED = 1
 """Of the places where the metric samples: the same scans give the same transform. 0 would mean the clock to SimpleITK."""
@@ -103,13 +105,14 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
 
 
 def _register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
+    first, *finer = [_build_level(fixed, moving, spacing_mm) for spacing_mm in LEVELS_MM]
     starts = _propose_starts(fixed, moving)
-    coarse = {name: _optimise(fixed, moving, start, spacing_mm=LEVELS_MM[0]) for name, start in starts.items()}
+    coarse = {name: _optimise(first, start) for name, start in starts.items()}
     found = {name: measure_agreement(fixed, moving, transform) for name, transform in coarse.items()}
     best = next(name for name in found if found[name] > max(found.values()) - CLEARLY_BETTER)
     transform = coarse[best]
-    for spacing_mm in LEVELS_MM[1:]:
-        transform = _optimise(fixed, moving, transform, spacing_mm=spacing_mm)
+    for level in finer:
+        transform = _optimise(level, transform)
     before = measure_agreement(fixed, moving, starts["scanner"])
     return Registration(transform, best, before, measure_agreement(fixed, moving, transform))
 
@@ -128,8 +131,7 @@ def measure_agreement(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Tra
     Where the moving scan was not taken it counts as background: a small overlap then cannot win by chance.
     """
     grid = _coarsen(fixed, LEVELS_MM[0])
-    smooth = sitk.SmoothingRecursiveGaussian(moving, LEVELS_MM[0] / 2)
-    moved = sitk.Resample(smooth, grid, transform, sitk.sitkLinear, 0.0)
+    moved = sitk.Resample(_coarsen(moving, LEVELS_MM[0]), grid, transform, sitk.sitkLinear, 0.0)
     joint, *_ = np.histogram2d(_bin(grid), _bin(moved), bins=BINS)
     joint /= joint.sum()
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
@@ -173,34 +175,49 @@ def _centre_of_head(image: sitk.Image) -> np.ndarray:
     return np.array(shape.GetCentroid(1)) if shape.GetNumberOfLabels() else _middle_of(image)
 
 
+@dataclass(frozen=True)
+class _Level:
+    """Two scans at one voxel size."""
+
+    spacing_mm: float
+    fixed: sitk.Image
+    moving: sitk.Image  # smoothed, on voxels half as large
+
+
+def _build_level(fixed: sitk.Image, moving: sitk.Image, spacing_mm: float) -> _Level:
+    """Both scans for one step of the search; on the finest the moving one keeps its voxels."""
+    if spacing_mm > LEVELS_MM[-1]:
+        moving = sitk.SmoothingRecursiveGaussian(_coarsen(moving, spacing_mm / 2), spacing_mm / 2)
+    return _Level(spacing_mm, _coarsen(fixed, spacing_mm), moving)
+
+
 def _coarsen(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """Smooth and shrink each axis to about this voxel size, where it is finer."""
+    """Average voxels along each axis to about this size, where they are finer."""
     factors = [max(1, round(spacing_mm / size)) for size in image.GetSpacing()]
-    if max(factors) == 1:
-        return image
-    sigmas = [
-        spacing_mm / 2 if factor > 1 else 1e-3 * size for factor, size in zip(factors, image.GetSpacing(), strict=True)
-    ]
-    return sitk.Shrink(sitk.SmoothingRecursiveGaussian(image, sigmas), factors)
+    return sitk.BinShrink(image, factors) if max(factors) > 1 else image
 
 
-def _optimise(
-    fixed: sitk.Image, moving: sitk.Image, start: sitk.Euler3DTransform, *, spacing_mm: float
-) -> sitk.Euler3DTransform:
-    """Follow the gradient of the mutual information from a start, on voxels of one size."""
-    grid = _coarsen(fixed, spacing_mm)
-    smooth = sitk.SmoothingRecursiveGaussian(moving, spacing_mm / 2) if spacing_mm > LEVELS_MM[-1] else moving
+def _optimise(level: _Level, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
+    """Follow the gradient of the mutual information from a start, on voxels of one size.
+
+    The gradient is that of neighbouring voxels: ITK's filter, which is the default, smooths it by the largest spacing, so
+    that slices of 5.5 mm blur it within the slices as well. With it two heads of the raw phantom ended .4 mm off, without .1.
+    """
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
+    method.MetricUseFixedImageGradientFilterOff()
+    method.MetricUseMovingImageGradientFilterOff()
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(min(SAMPLING, MAX_SAMPLES / grid.GetNumberOfPixels()), SEED)
+    method.SetMetricSamplingPercentage(min(1.0, MAX_SAMPLES / level.fixed.GetNumberOfPixels()), SEED)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(spacing_mm / 2, 1e-4, 200, relaxationFactor=RELAXATION)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        level.spacing_mm / 2, LAST_STEP * level.spacing_mm, 200, relaxationFactor=RELAXATION
+    )
     method.SetOptimizerScalesFromPhysicalShift()
     found = sitk.Euler3DTransform(start)
     method.SetInitialTransform(found, inPlace=True)
     try:
-        method.Execute(grid, smooth)
+        method.Execute(level.fixed, level.moving)
     except RuntimeError:  # the scans do not overlap from this start
         return start
     return found

@@ -12,7 +12,7 @@ from brats_utils.cases.case import CaseError
 from brats_utils.cases.folders import stem_of, volumes_of
 from brats_utils.cases.nifti import gives_position, read_volume
 from brats_utils.paths import display_path
-from brats_utils.raw.dicom import read_files, sort_files
+from brats_utils.raw.dicom import NOBODY, PatientKey, read_files, sort_files
 from brats_utils.raw.grid import image_from_array
 
 MIN_SLICES = 8
@@ -29,6 +29,7 @@ class Series:
     path: Path  # the NIfTI file, or the folder that holds the DICOM files
     files: tuple[Path, ...] = ()  # of DICOM, in the order of the slices; empty for NIfTI
     words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # DICOM's of `dicom.WORDS`, no names
+    patient: PatientKey = NOBODY  # to compare scans; never written
 
     @property
     def name(self) -> str:
@@ -63,7 +64,7 @@ def list_series(path: Path) -> list[Series]:
     folders = [one for one in (path, *sorted(path.rglob("*"))) if one.is_dir() and not _is_ours(one)]
     found = [Series(file) for folder in folders for file in volumes_of(folder)]
     files = [path] if path.is_file() else [file for folder in folders for file in sorted(folder.iterdir())]
-    found += [Series(slices[0].parent, slices, words) for slices, words in sort_files(files)]
+    found += [Series(scan.files[0].parent, scan.files, scan.words, scan.patient) for scan in sort_files(files)]
     if not found:
         raise CaseError(
             f"{display_path(path)}: found no scan, expected NIfTI files (.nii, .nii.gz) or DICOM files of MR images. Check the "
