@@ -9,6 +9,7 @@ from raw_heads import make_grid, make_motion, sample_head, write_dicom, write_en
 
 from brats_utils.cases.case import CaseError
 from brats_utils.raw.dicom import NOBODY, PatientKey
+from brats_utils.raw.dicom_seg import write_dicom_seg
 from brats_utils.raw.inputs import doubt_body_parts, read_scans
 from brats_utils.raw.series import list_series, read_series
 
@@ -35,6 +36,13 @@ def test_an_enhanced_file_is_read_as_a_series_of_its_slices(head, tmp_path, orde
     assert image.GetOrigin() == pytest.approx(head.GetOrigin(), abs=1e-3)
     assert image.GetSpacing() == pytest.approx(head.GetSpacing(), abs=1e-3)
     assert image.GetDirection() == pytest.approx(head.GetDirection(), abs=1e-4)
+
+
+def test_no_dicom_segmentation_is_made_of_an_enhanced_file(head, tmp_path):
+    folder = write_enhanced(head, tmp_path / "enhanced/IM1.dcm")
+    with pytest.raises(CaseError, match="found an enhanced file of many frames, expected one file a slice"):
+        write_dicom_seg(tmp_path / "out.dcm", regions=np.zeros((3, 25, 4, 4), bool), series=sorted(folder.iterdir()))
+    assert not (tmp_path / "out.dcm").exists()
 
 
 def test_two_enhanced_files_of_a_series_are_two_scans(head, tmp_path):

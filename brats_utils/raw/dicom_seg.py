@@ -41,13 +41,18 @@ def write_dicom_seg(path: Path, *, regions: np.ndarray, series: Sequence[Path]) 
         series: the DICOM files of the scan, one a slice; of any transfer syntax, for only their headers are read.
 
     Raises:
-        CaseError: `highdicom` is not installed, the regions do not fit the slices, or the files lack what the standard asks
+        CaseError: `highdicom` is not installed, the scan is one enhanced file, the regions do not fit the slices, or the files lack what the standard asks
             of a scan.
     """
     highdicom = _load_highdicom()
     from pydicom import dcmread
 
     sources = [dcmread(file, stop_before_pixels=True) for file in series]
+    if "NumberOfFrames" in sources[0]:
+        raise CaseError(
+            f"{display_path(series[0])}: found an enhanced file of many frames, expected one file a slice to make a DICOM "
+            "segmentation of. Use the labels in native/, or export the series as classic DICOM."
+        )
     expected = (len(REGIONS), len(sources), int(sources[0].Rows), int(sources[0].Columns))
     if regions.shape != expected:
         raise CaseError(
