@@ -1,4 +1,4 @@
-"""The whole tutorial, executed by papermill on the preset `smoke`: on the phantom, and on four files a patient."""
+"""The whole tutorial, executed by papermill on the preset `smoke`; on other data than the phantom: test_own_folder.py."""
 
 import json
 import os
@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brats_utils.cases.layouts import find_cases
 from brats_utils.commands.cli import main
 from brats_utils.commands.run import NOTEBOOKS, run_notebooks
-from brats_utils.labels import BRATS_2021, MSD, REGIONS
+from brats_utils.labels import REGIONS
 from brats_utils.paths import resolve_path
 from brats_utils.saving.checkpoints import PRETRAINED, load_checkpoint
 
@@ -106,32 +105,3 @@ def test_without_a_training_the_pretrained_network_stands_in_and_a_line_says_so(
     assert capfd.readouterr().out.count("best.pt: not found, so the pretrained network") == 2
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["checkpoint_epoch"] == load_checkpoint(PRETRAINED).epoch
-
-
-def copy_in_layout_of_brats(cases, folder):
-    """Four files a patient, numbered as BraTS 2021 does, and no dataset.json."""
-    renumber = np.zeros(4, np.uint8)
-    for tissue in ("edema", "necrotic", "enhancing"):
-        renumber[getattr(MSD, tissue)] = getattr(BRATS_2021, tissue)
-    for case in cases:
-        stem = folder / case.case_id / case.case_id
-        stem.parent.mkdir(parents=True)
-        for name, scan in zip(("flair", "t1", "t1ce", "t2"), nib.four_to_three(nib.load(case.images[0])), strict=True):
-            nib.save(scan, f"{stem}_{name}.nii.gz")
-        label = nib.load(case.label)
-        nib.save(nib.Nifti1Image(renumber[np.asarray(label.dataobj)], label.affine), f"{stem}_seg.nii.gz")
-    return folder
-
-
-@pytest.mark.slow(minutes=3)
-def test_every_notebook_takes_four_files_a_patient(phantom_dir, tmp_path):
-    cases, output_dir = find_cases(phantom_dir)[:4], tmp_path / "run"
-    data = copy_in_layout_of_brats(cases, tmp_path / "brats")
-    parameters = {"preset": "smoke", "output_dir": str(output_dir), "wandb_mode": "disabled", "data": str(data)}
-    parameters |= {"overrides": {"label_schema": "brats2021"}}
-    parameters |= {"real_data": str(data / cases[0].case_id), "real_schema": "brats2021"}
-    run_notebooks(parameters, output_dir)
-    assert load_checkpoint(output_dir / "checkpoints/best.pt").config["label_schema"] == "brats2021"
-    assert len(pd.read_csv(output_dir / "real/cases.csv")) == 1
-    predicted = np.unique(nib.load(output_dir / "own_scans/prediction/segmentation.nii.gz").dataobj)
-    assert set(predicted) <= set(BRATS_2021.tissues)
