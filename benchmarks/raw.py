@@ -141,7 +141,7 @@ def score(
         grid: where they are compared, in the space of `like`.
         label: the truth in numbers of `schema`, anywhere.
         transform: from points of the grid to those of the label.
-        schema: the label's numbering.
+        schema: the label's convention.
         like: see `probabilities`.
     """
     carried = []

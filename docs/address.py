@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
+NAME = re.compile(r"(?=[^/]{1,39}/)[A-Za-z0-9](?:-?[A-Za-z0-9])*/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 """Source: GitHub's sign-up page (letters, digits, single hyphens; 39 at most) and its page for a new repository."""
 BADGE = re.compile(r"[/.]github(?:\.com)?/([\w.-]+/[\w.-]+)/blob/[\w./-]+/notebooks/\d\d_\w+\.ipynb")
 """The link of a badge, which opens a notebook of ours. The address that it names is the present one."""
-NOTE = re.compile(r"<!-- until `make address` -->\n.*?<!-- end -->\n\n?", re.DOTALL)
+NOTE = re.compile(r"<!-- until `make address` -->\r?\n.*?<!-- end -->\r?\n(?:\r?\n)?", re.DOTALL)
 """What a page says as long as the badges lead nowhere; it goes when an address is set."""
 
 

@@ -134,6 +134,7 @@ def test_a_folder_without_git_is_refused(address, tmp_path):
         address.set_address(tmp_path, "ann/brats")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("repo", "code"), [("ann/brats", 0), ("ann/brats; touch broken", 2)])
 def test_make_hands_it_over_as_it_was_typed(copy, repo, code):
     command = ["make", "address", f"PYTHON={sys.executable}", f"REPO={repo}"]

@@ -20,7 +20,7 @@ def channels_of(names, key="modality"):
     return read_channels({key: dict(zip("0123", names, strict=False))}, source="dataset.json")
 
 
-def numbering_of(labels, schema=None):
+def schema_of(labels, schema=None):
     return read_label_schema({"labels": labels}, schema, source="dataset.json")
 
 
@@ -39,7 +39,7 @@ def test_dataset_json_of_another_schema_is_refused(schema):
 def test_swapped_labels_in_dataset_json_are_refused():
     swapped = DATASET_JSON["labels"] | {"2": "enhancing tumour", "3": "non-enhancing tumor"}
     with pytest.raises(LabelError, match="no known schema"):
-        numbering_of(swapped, MSD)
+        schema_of(swapped, MSD)
 
 
 def test_wrong_channel_order_is_refused(phantom_dir, tmp_path):
@@ -135,4 +135,4 @@ def test_a_contrast_agent_before_or_after_t1w_makes_t1gd():
     ids=["2021", "2023", "2024", "peds", "regions of msd", "regions of 2023", "short regions", "regions and a cavity"],
 )
 def test_labels_are_known_by_any_of_their_names_and_as_regions(labels, schema):
-    assert numbering_of(labels) == schema
+    assert schema_of(labels) == schema

@@ -58,6 +58,18 @@ def test_an_enhanced_file_that_lacks_a_frame_is_refused(head, tmp_path):
         read(folder)
 
 
+def test_an_enhanced_file_whose_frames_are_rescaled_in_several_ways_is_refused(head, tmp_path):
+    folder = write_enhanced(head, tmp_path / "scaled/IM1.dcm")
+    header = pydicom.dcmread(folder / "IM1.dcm")
+    for slope, group in enumerate(header.PerFrameFunctionalGroupsSequence, start=1):
+        item = pydicom.Dataset()
+        item.RescaleSlope, item.RescaleIntercept = slope, 0
+        group.PixelValueTransformationSequence = [item]
+    header.save_as(folder / "IM1.dcm")
+    with pytest.raises(CaseError, match="found frames rescaled in 25 ways, expected one for all"):
+        read(folder)
+
+
 def test_a_4d_enhanced_file_is_refused(head, tmp_path):
     folder = write_enhanced(head, tmp_path / "perfusion/IM1.dcm", order=[*range(25), *range(25)])
     with pytest.raises(CaseError, match=r"found 50 slices, 25 of them at the place of another"):

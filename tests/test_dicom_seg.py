@@ -113,6 +113,14 @@ def test_any_transfer_syntax_of_the_source_will_do(tmp_path, regions, series, sy
     np.testing.assert_array_equal(frames_of(write(tmp_path, regions, series), series, 1), regions[2])
 
 
+def test_a_file_a_slice_may_say_that_it_has_one_frame(tmp_path, regions, series) -> None:
+    for file in series:
+        header = pydicom.dcmread(file)
+        header.NumberOfFrames = 1
+        header.save_as(file)
+    assert write(tmp_path, regions, series).number_of_segments == 3
+
+
 def test_nothing_found_is_written_too(tmp_path, regions, series) -> None:
     seg = write(tmp_path, np.zeros_like(regions), series)
     assert seg.number_of_segments == 3

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 from brats_utils.raw.views import plot_raw, plot_tiles
@@ -17,6 +18,16 @@ def test_the_slice_with_most_of_the_label_is_shown_and_outlined() -> None:
     figure = plot_raw({"FLAIR": image_of(np.ones((5, 8, 8)))}, {"FLAIR": image_of(label)})
     assert figure.axes[0].get_title() == "FLAIR, slice 3 of 5"
     assert figure.axes[0].collections, "the outline"
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR"])
+def test_whatever_the_axes_anterior_is_up_and_the_right_on_the_left(axes) -> None:
+    values = np.zeros((3, 6, 8))
+    values[1, 0, 1] = 1  # z, y, x in LPS: in the middle, anterior, on the right
+    figure = plot_raw({"T1w": sitk.DICOMOrient(image_of(values), axes)})
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    assert np.argwhere(shown > 0.5).tolist() == [[0, 1]]
     plt.close(figure)
 
 

@@ -48,7 +48,7 @@ def write_dicom_seg(path: Path, *, regions: np.ndarray, series: Sequence[Path]) 
     from pydicom import dcmread
 
     sources = [dcmread(file, stop_before_pixels=True) for file in series]
-    if "NumberOfFrames" in sources[0]:
+    if int(sources[0].get("NumberOfFrames") or 1) > 1:
         raise CaseError(
             f"{display_path(series[0])}: found an enhanced file of many frames, expected one file a slice to make a DICOM "
             "segmentation of. Use the labels in native/, or export the series as classic DICOM."

@@ -1,5 +1,6 @@
 """Where the slices of a DICOM scan lie: a file each, or all as frames of one file (enhanced MR)."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def check_stack(places: np.ndarray, orientation: np.ndarray, name: str) -> None:
     if gaps.min() < 0.01:
         raise CaseError(
             f"{name}: found {len(places)} slices, {int((gaps < 0.01).sum())} of them at the place of another, expected one at "
-            "each: several echoes, phases or copies in one series. Keep the files of one."
+            "each: several echoes, phases or copies in one series. Keep the files of one, or export one alone."
         )
     uneven = np.flatnonzero(np.abs(gaps - usual) > MAX_UNEVEN * usual)
     if len(uneven):
@@ -95,23 +96,36 @@ def _read_geometry(path: Path, frames: int) -> tuple[np.ndarray, np.ndarray, lis
             "they lie. Install it with `pip install '.[raw]'`."
         ) from None
     header = dcmread(path, stop_before_pixels=True)
-    shared = header.get("SharedFunctionalGroupsSequence") or [None]
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
-    try:
-        places = [_find(group, shared[0], "PlanePositionSequence").ImagePositionPatient for group in groups]
-        orientations = [_find(group, shared[0], "PlaneOrientationSequence").ImageOrientationPatient for group in groups]
-        spacing = _find(groups[0], shared[0], "PixelMeasuresSequence").PixelSpacing
-        found = np.array(places, dtype=float), np.array(orientations, dtype=float), [float(size) for size in spacing]
-    except (AttributeError, IndexError, TypeError) as error:
-        raise CaseError(
-            f"{display_path(path)}: found {frames} frames that do not say where they lie ({error}), expected a place for each, "
-            "as enhanced MR has it. Export the series with one file a slice."
-        ) from None
     if len(groups) != frames:
         raise CaseError(
             f"{display_path(path)}: found {frames} frames and places for {len(groups)}, expected one for each. Export it again."
         )
-    return found
+    _check_rescaling(groups, shared, display_path(path))
+    try:
+        places = [_find(group, shared, "PlanePositionSequence").ImagePositionPatient for group in groups]
+        orientations = [_find(group, shared, "PlaneOrientationSequence").ImageOrientationPatient for group in groups]
+        spacing = _find(groups[0], shared, "PixelMeasuresSequence").PixelSpacing
+        return np.array(places, dtype=float), np.array(orientations, dtype=float), [float(size) for size in spacing]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CaseError(
+            f"{display_path(path)}: found {frames} frames that do not say where they lie ({error}), expected a place for each, "
+            "as enhanced MR has it. Export the series with one file a slice."
+        ) from None
+
+
+def _check_rescaling(groups: Any, shared: Any, name: str) -> None:
+    """Refuse frames whose stored numbers mean different intensities: GDCM rescales all as the first."""
+    found = set()
+    for group in groups:
+        with suppress(AttributeError):  # a frame without is not rescaled
+            item = _find(group, shared, "PixelValueTransformationSequence")
+            found.add((float(item.RescaleSlope), float(item.RescaleIntercept)))
+    if len(found) > 1:
+        raise CaseError(
+            f"{name}: found frames rescaled in {len(found)} ways, expected one for all. Export the series with one file a slice."
+        )
 
 
 def _find(group: Any, shared: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
 """The raw scans of one patient, read together: each once, all of one person, and of a head."""
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -62,5 +63,5 @@ def doubt_body_parts(raw: Mapping[str, RawScan]) -> Iterator[str]:
     """Warn of scans that DICOM calls those of something else than a head."""
     for name, scan in raw.items():
         part = scan.series.words.get("BodyPartExamined", "").upper()
-        if any(other in part for other in OTHER_PARTS):
+        if not set(OTHER_PARTS).isdisjoint(re.split(r"\W+", part)):
             yield f"{name}: the DICOM header calls it a scan of {part}, expected a head. Look at preparation.png."

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
 from brats_utils.cases.case import CaseError
 from brats_utils.cases.checks import find_warnings
+from brats_utils.cases.geometry import find_box
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.paths import display_path, publish, write_text
 from brats_utils.patients.prediction import refuse_earlier
@@ -91,6 +93,7 @@ def prepare_patient(
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
     prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
+    values = values[:, *find_box(torch.from_numpy((values != 0).any(0)))]  # as `read_case` sees them, in the same words
     warnings = [
         *doubt_body_parts(raw),
         *brains.warnings,

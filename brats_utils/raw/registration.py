@@ -97,8 +97,7 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
         fixed: float32, the scan whose space is kept.
         moving: float32, the scan to be brought there.
 
-    Source: Mattes 2003 (IEEE TMI 22:120) for the metric; the settings are those of SimpleITK's notebook
-    60_Registration_Introduction but for the regular sampling and its share.
+    Source: Mattes 2003 (IEEE TMI 22:120) for the metric; the constants above say where the settings come from.
     """
     with _one_thread:
         return _register(fixed, moving)

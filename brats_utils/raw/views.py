@@ -1,4 +1,4 @@
-"""Pictures of raw scans, slice by slice as the scanner took them."""
+"""Pictures of raw scans, in axial slices of their own voxels."""
 
 from collections.abc import Mapping
 
@@ -17,14 +17,17 @@ def plot_raw(images: Mapping[str, sitk.Image], labels: Mapping[str, sitk.Image] 
     """Show one slice of each scan: the one with most of its label, outlined, or without labels the middle one.
 
     Args:
-        images: axial scans by channel.
+        images: scans by channel, with axes in any order and direction.
         labels: by channel, on the grids of the images; above 0 is outlined.
     """
     figure, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.9), layout="constrained", squeeze=False)
     figure.suptitle(f"axial: {SIDES}", size=10)
-    for axis, (channel, image) in zip(axes[0], images.items(), strict=True):
+    for axis, (channel, scan) in zip(axes[0], images.items(), strict=True):
+        image = sitk.DICOMOrient(scan, "LPS")
         values = sitk.GetArrayFromImage(image)
-        inside = sitk.GetArrayFromImage(labels[channel]) > 0 if labels else np.zeros(values.shape, bool)
+        inside = np.zeros(values.shape, bool)
+        if labels:
+            inside = sitk.GetArrayFromImage(sitk.DICOMOrient(labels[channel], "LPS")) > 0
         slice_idx = int(inside.sum(axis=(1, 2)).argmax()) if inside.any() else len(values) // 2
         axis.imshow(_window(values)[slice_idx], cmap="gray", aspect=_aspect(image))
         if inside.any():
@@ -41,11 +44,12 @@ def plot_tiles(moved: Mapping[str, sitk.Image], fixed: sitk.Image) -> Figure:
     """
     figure, axes = plt.subplots(1, len(moved), figsize=(3.6 * len(moved), 4.6), layout="constrained", squeeze=False)
     figure.suptitle(f"axial: {SIDES}", size=10)
-    slice_idx = fixed.GetSize()[2] // 2
-    below = _window(sitk.GetArrayFromImage(fixed))[slice_idx]
+    upright = sitk.DICOMOrient(fixed, "LPS")
+    slice_idx = upright.GetSize()[2] // 2
+    below = _window(sitk.GetArrayFromImage(upright))[slice_idx]
     for axis, (title, image) in zip(axes[0], moved.items(), strict=True):
-        tiles = mix_tiles(_window(sitk.GetArrayFromImage(image))[slice_idx], below)
-        axis.imshow(tiles, cmap="gray", aspect=_aspect(fixed))
+        above = _window(sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")))[slice_idx]
+        axis.imshow(mix_tiles(above, below), cmap="gray", aspect=_aspect(upright))
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()
     return figure
