@@ -13,7 +13,7 @@ from brats_utils.cases.case import CaseError
 from brats_utils.cases.layouts import find_cases
 from brats_utils.cases.reader import read_case
 from brats_utils.labels import CHANNELS, FILE_NAMES
-from brats_utils.raw.preparation import WRITTEN, prepare_patient
+from brats_utils.raw.preparation import WRITTEN, _take_off_rim, prepare_patient
 from brats_utils.raw.registration import stay
 from brats_utils.raw.several import prepare_patients
 
@@ -192,3 +192,12 @@ def test_a_folder_of_patients_goes_on_past_a_bad_one(prepared, scans, tmp_path):
 def test_all_that_is_written_is_listed(prepared):
     made = {path.relative_to(prepared.folder).as_posix() for path in prepared.folder.rglob("*") if path.is_file()}
     assert made == set(WRITTEN)
+
+
+@pytest.mark.parametrize(("spacing_mm", "left"), [(1.0, 5**3), (2.0, 7**3)])
+def test_a_rim_of_a_millimetre_is_taken_off_the_brain(spacing_mm, left):
+    values = np.zeros((9, 9, 9), np.uint8)
+    values[1:8, 1:8, 1:8] = 1
+    brain = sitk.GetImageFromArray(values)
+    brain.SetSpacing([spacing_mm] * 3)
+    assert sitk.GetArrayFromImage(_take_off_rim(brain)).sum() == left

@@ -11,6 +11,10 @@ from brats_utils.raw.registration import Registration
 MIN_OVERLAP, GOOD_OVERLAP = 0.8, 0.93
 """Dice of two brains that `deepbet` found, each in its own scan: refused below the first, doubted below the second."""
 
+GOOD_OVERLAP_T2W = 0.83
+"""For T2w. `deepbet` was made for T1w and finds this brain less exactly: aligned T2w scans of 12 raw phantoms, in
+slices of 1 to 5.5 mm, had .84 or more."""
+
 MAX_ROTATION_DEG, MAX_SHIFT_MM = 30.0, 60.0
 """More than a head turns or slides on a scanner's table between two scans of one visit."""
 
@@ -49,15 +53,16 @@ def check_agreement(
             measure_overlap(brains[reference], brains[name], transform)
             for transform in (sitk.Transform(3, sitk.sitkIdentity), registration.transform)
         )
+        good = GOOD_OVERLAP_T2W if name == "T2w" else GOOD_OVERLAP
         found[name] = {"overlap": {"before": round(before, 3), "after": round(after, 3)}}
         if after < MIN_OVERLAP:
             raise CaseError(
                 f"{name} does not lie on {reference}: after registration their brains share {after:.2f} (Dice; {before:.2f} before), "
-                f"expected {GOOD_OVERLAP} or more. Is it a scan of another patient, or of another part of the body?"
+                f"expected {good} or more. Is it a scan of another patient, or of another part of the body?"
             )
-        if after < GOOD_OVERLAP:
+        if after < good:
             doubts.append(
-                f"{name}: after registration its brain and that of {reference} share {after:.2f} (Dice), expected {GOOD_OVERLAP} or "
+                f"{name}: after registration its brain and that of {reference} share {after:.2f} (Dice), expected {good} or "
                 "more. Is it the same patient? Look at preparation.png."
             )
     return found, doubts

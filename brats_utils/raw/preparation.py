@@ -39,6 +39,13 @@ WRITTEN = (
     LAST,
 )
 
+RIM_MM = 1.0
+"""What is taken off around deepbet's brain, which holds some fluid and dura that the network calls tumour.
+
+With it, three raw phantoms in slices of 3 mm gain .04, .03 and .01 (mean Dice of TC, WT, ET; one of them .13, .12 and .04, the
+others lose up to .03), and TCGA-FG-6692 .00, .00 and .01; 2026-11-30, `benchmarks.raw`.
+"""
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -90,6 +97,8 @@ def prepare_patient(
         {name: scan.image for name, scan in raw.items()}, brains.masks, registrations, reference=reference
     )
     brain = _place_brain(brains.masks[brains.source], registrations[brains.source], raw[reference].image)
+    if not brain_mask and brains.source not in brains.stripped:
+        brain = _take_off_rim(brain)
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
     prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
@@ -165,6 +174,12 @@ def _place_brain(mask: sitk.Image, registration: Registration, reference: sitk.I
     """The brain on the prepared grid, which is cut to it, with room around."""
     soft = sitk.Cast(mask, sitk.sitkFloat32)
     return crop_to(_resample(soft, build_grid(reference), registration) > 0.5)
+
+
+def _take_off_rim(brain: sitk.Image) -> sitk.Image:
+    """Erode a mask by `RIM_MM`; voxels that are larger stay."""
+    radius = int(RIM_MM // brain.GetSpacing()[0])
+    return sitk.BinaryErode(brain, [radius] * 3, sitk.sitkCross)
 
 
 def _resample(image: sitk.Image, grid: sitk.Image, registration: Registration) -> sitk.Image:
