@@ -204,15 +204,15 @@ def measure_real(folder: Path) -> None:
 
 
 def draw_real(folder: Path, out_dir: Path) -> None:
-    """Draw `preparation.png` and `native_labels.png` of the raw patient, and of no other: his licence allows it."""
+    """Draw `raw_preparation.png` and `raw_labels.png` of the raw patient, and of no other: his licence allows it."""
     scans = {channel: folder / f"raw/TCGA-FG-6692/{name}.nii.gz" for channel, name in RAW_NAMES.items()}
     made = FOLDER / "raw/pictures"
     predict_raw_patient(build_predictor([load_checkpoint(PRETRAINED)]), scans, made, overwrite=True)
     labels = {channel: sitk.ReadImage(str(made / f"native/{FILE_NAMES[channel]}.nii.gz")) for channel in CHANNELS}
     figure = plot_raw({channel: sitk.ReadImage(str(path)) for channel, path in scans.items()}, labels)
     pictures = {
-        "native_labels.png": render_png(figure),
-        "preparation.png": (made / "prepared/preparation.png").read_bytes(),
+        "raw_labels.png": render_png(figure),
+        "raw_preparation.png": (made / "prepared/preparation.png").read_bytes(),
     }
     for name, content in pictures.items():
         (out_dir / name).write_bytes(content)
