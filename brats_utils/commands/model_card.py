@@ -17,8 +17,7 @@ from brats_utils.saving.checkpoints import Checkpoint, CheckpointError
 def write_model_card(checkpoint: Checkpoint, *, metrics: Mapping[str, Any] | None = None) -> str:
     """Say in Markdown what a network is, what it was trained on, how well it does and what it must not be used for.
 
-    Without `metrics`, the content of notebook 04's `metrics.json`, the card gives the validation Dice alone. Source:
-    Mitchell 2019, Model Cards for Model Reporting, arXiv 1810.03993.
+    Without `metrics`, the content of notebook 04's `metrics.json`, the card gives the validation Dice alone.
 
     Raises:
         CheckpointError: the metrics are no test scores, or those of another checkpoint; or a setting is missing.

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from brats_utils.cases.case import CaseError
-from brats_utils.cases.checks import find_warnings
+from brats_utils.cases.checks import find_tissue, find_warnings
 from brats_utils.cases.geometry import find_box
 from brats_utils.labels import CHANNELS, FILE_NAMES
 from brats_utils.paths import display_path, publish, write_text
@@ -86,23 +86,22 @@ def prepare_patient(
     if not overwrite:
         refuse_earlier(out_dir, written=WRITTEN, kind="preparation")
     raw = read_scans(scans)
+    images = {name: scan.image for name, scan in raw.items()}
     _keep_sources([*(scan.series.path for scan in raw.values()), *([brain_mask] if brain_mask else [])], out_dir)
     reference = "T1gd" if "T1gd" in raw else next(iter(raw))
-    given = read_brain_mask(brain_mask, {name: scan.image for name, scan in raw.items()}) if brain_mask else None
-    brains = find_brains({name: scan.image for name, scan in raw.items()}, given=given)
+    given = read_brain_mask(brain_mask, images) if brain_mask else None
+    brains = find_brains(images, given=given)
     with ThreadPoolExecutor() as threads:  # each takes one core, see `register`
         found = threads.map(lambda name: _register(raw, brains.stripped, brains.masks, name, reference), raw)
         registrations = dict(zip(raw, found, strict=True))
-    agreements, doubts = check_agreement(
-        {name: scan.image for name, scan in raw.items()}, brains.masks, registrations, reference=reference
-    )
-    brain = _place_brain(brains.masks[brains.source], registrations[brains.source], raw[reference].image)
+    agreements, doubts = check_agreement(images, brains.masks, registrations, reference=reference)
+    brain = _place_brain(brains.masks[brains.source], registrations[brains.source], images[reference])
     if not brain_mask and brains.source not in brains.stripped:
         brain = _take_off_rim(brain)
     heads = {name: _resample(scan.image, brain, registrations[name]) for name, scan in raw.items()}
     prepared = {name: _strip(heads[name], brain, stripped=name in brains.stripped) for name in raw}
     values = np.stack([array_of(image) for image in prepared.values()])
-    values = values[:, *find_box(torch.from_numpy((values != 0).any(0)))]  # as `read_case` sees them, in the same words
+    values = values[:, *find_box(find_tissue(torch.from_numpy(values)))]  # as `read_case` sees them, in the same words
     warnings = [
         *doubt_body_parts(raw),
         *brains.warnings,
